@@ -1,0 +1,309 @@
+"""What a curation stage is: the five shapes, their bounds, their facts.
+
+A stage is one frozen dataclass in one file. Its fields of type `Bound` are decisions; every other
+field belongs to the identity of the measurement. Moving a bound therefore re-decides from stored
+facts; changing anything else measures again, that stage alone (docs/adr/0002).
+
+Facts are measured per unit: the whole asset for stages before the recipe's `Segmenter`, a clip
+for those after it. FrameStages and AudioStages store tracks (arrays over frames or windows) and
+derive a unit's facts from them, so new clip borders need no new decode.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, Frame, MediaInfo
+from reelmill.datasets.sample import Clip, Kind
+
+OPS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+FactValue = float | int | bool | str
+ALL_KINDS = frozenset(Kind)
+VISUAL = frozenset({Kind.VIDEO, Kind.IMAGE})
+AUDIBLE = frozenset({Kind.VIDEO, Kind.AUDIO})
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A decision: a unit is kept while `fact op value` holds. `value` None switches it off.
+
+    A bound without a fact is read by the stage's own `segment` or `select` (a cut threshold, a
+    quota); it is still a decision and never part of a measurement's identity.
+    """
+
+    value: float | None
+    fact: str = ""
+    op: str = ""
+    reason: str = ""
+
+    def holds(self, values: np.ndarray) -> np.ndarray:
+        """Elementwise; NaN (no value) holds, since what was not measured cannot be rejected."""
+        if self.value is None or not self.fact:
+            return np.ones(len(values), dtype=bool)
+        return np.isnan(values) | OPS[self.op](values, self.value)
+
+    def __str__(self) -> str:
+        return f"{self.fact} {self.op} {self.value:g}" if self.value is not None else "off"
+
+
+def at_least(value: float | None, fact: str, reason: str) -> Bound:
+    return Bound(value, fact, ">=", reason)
+
+
+def at_most(value: float | None, fact: str, reason: str) -> Bound:
+    return Bound(value, fact, "<=", reason)
+
+
+def above(value: float | None, fact: str, reason: str) -> Bound:
+    return Bound(value, fact, ">", reason)
+
+
+def below(value: float | None, fact: str, reason: str) -> Bound:
+    return Bound(value, fact, "<", reason)
+
+
+def knob(value: float | None) -> Bound:
+    """A decision that the stage's own `segment` or `select` reads."""
+    return Bound(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One measured quantity: its name, unit, what it means, and the range its histogram shows.
+
+    dtype is `float`, `int`, `bool` or `str`. Values outside [low, high] go to the overflow bins.
+    """
+
+    name: str
+    unit: str
+    what: str
+    low: float = 0.0
+    high: float = 1.0
+    dtype: type = float
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoValue:
+    """A fact without a value, and why. Never a pass, never a zero."""
+
+    why: str
+
+
+class NotApplicable(NoValue):
+    """There is nothing to measure: no sound, no speech, one frame."""
+
+
+class NotMeasured(NoValue):
+    """It could have been measured, but was not: weights absent."""
+
+
+Facts = Mapping[str, FactValue | NoValue]
+Tracks = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one worker of a stage takes. weights: names in the weights catalogue."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_gb: float = 0.5
+    weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(ABC):
+    """Base of the five shapes. Subclasses are frozen dataclasses; their fields are their config.
+
+    version: raise it when the same input and fields would give other facts.
+    kinds:   kinds of asset it applies to; others get `not applicable`.
+    needs:   names of facts that an earlier stage must add.
+    adds:    facts that it adds. All of them are in what it returns, each a value or a NoValue.
+    paper:   where the paper asks for it.
+    """
+
+    version: ClassVar[int] = 1
+    kinds: ClassVar[frozenset[Kind]] = ALL_KINDS
+    needs: ClassVar[tuple[str, ...]] = ()
+    adds: ClassVar[tuple[Fact, ...]] = ()
+    paper: ClassVar[str] = ""
+    resources: ClassVar[Resources] = Resources()
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    def bounds(self) -> dict[str, Bound]:
+        """Decision fields by name, in order."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Bound)}
+
+    def measuring(self) -> dict[str, Any]:
+        """Fields that the measurement depends on, by name."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in named.items() if not isinstance(value, Bound)}
+
+    def with_field(self, name: str, value: Any) -> Stage:
+        """A copy with one field set; a Bound keeps its fact, operator and reason."""
+        old = getattr(self, name)
+        return replace(self, **{name: replace(old, value=value) if isinstance(old, Bound) else value})
+
+
+class AssetStage(Stage):
+    """Reads the file itself."""
+
+    @abstractmethod
+    def measure(self, path: Path, info: MediaInfo) -> Facts:
+        """Facts of one asset. Raises MediaError when the file cannot be read."""
+
+
+class FrameAnalyser(Protocol):
+    """State of one FrameStage over one asset's shared decode."""
+
+    def frame(self, frame: Frame) -> None:
+        """Takes the next frame, in presentation order. The pixels are valid for this call only."""
+
+    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
+        """Tracks by name. Arrays over frames have the decoded frame index as first axis."""
+
+
+class FrameStage(Stage):
+    """Reads every frame, small, of the one shared decode; images are videos of one frame."""
+
+    kinds: ClassVar[frozenset[Kind]] = VISUAL
+
+    @abstractmethod
+    def open(self, info: MediaInfo) -> FrameAnalyser: ...
+
+    @abstractmethod
+    def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
+        """Facts of a unit, from the asset's tracks. Cheap and pure."""
+
+
+class AudioAnalyser(Protocol):
+    """State of one AudioStage over one asset's shared audio decode."""
+
+    def block(self, block: AudioBlock) -> None: ...
+
+    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]: ...
+
+
+class AudioStage(Stage):
+    """Reads the one shared audio decode, block by block."""
+
+    kinds: ClassVar[frozenset[Kind]] = AUDIBLE
+
+    @abstractmethod
+    def open(self, info: MediaInfo) -> AudioAnalyser: ...
+
+    @abstractmethod
+    def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
+        """Facts of a unit, from the asset's tracks. Cheap and pure. NotApplicable with no sound."""
+
+
+class Segmenter(ABC):
+    """Mixed into the one FrameStage or AudioStage of a recipe that turns assets into clips."""
+
+    @abstractmethod
+    def segment(self, tracks: Tracks, whole: Clip, info: MediaInfo) -> list[Clip]:
+        """Clips of an asset in order. Cheap and pure: reads tracks and this stage's bounds."""
+
+
+class ClipMedia(Protocol):
+    """A clip as a ClipStage sees it; media are decoded when asked for."""
+
+    clip: Clip
+    info: MediaInfo
+    facts: Facts  # of all earlier stages
+
+    def audio(self, rate: int) -> np.ndarray:
+        """Mono float32 [samples] at `rate` Hz."""
+
+    def frames(self, fps: float, height: int) -> np.ndarray:
+        """uint8 RGB [frames, height, width, 3], the width following the display aspect."""
+
+
+class WeightsStore(Protocol):
+    """Finds pretrained weights (curation/models/weights.py)."""
+
+    def path(self, name: str) -> Path | None:
+        """A verified local folder or file, or None when it is absent."""
+
+
+class ClipStage(Stage):
+    """Reads a clip's media, on demand and in batches, for clips that are still alive."""
+
+    batch_size: ClassVar[int] = 8
+
+    @abstractmethod
+    def session(
+        self, weights: WeightsStore
+    ) -> AbstractContextManager[Callable[[Sequence[ClipMedia]], list[Facts]]]:
+        """A context that holds the loaded model and gives a function from clips to facts.
+
+        The function raises MediaError for a clip it cannot read; the engine then tries the
+        batch's clips one by one, so that one bad clip never fails its neighbours.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A TableStage's word on one clip."""
+
+    reason: str
+    value: float | str | None = None
+    bound: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class FactTable:
+    """Facts of all clips still alive, sorted by clip id. Numeric columns hold NaN for no value."""
+
+    clips: Sequence[Clip]
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+
+class TableStage(Stage):
+    """Sees the facts of all clips still alive at once: near duplicates, balance.
+
+    It measures nothing of its own, so all its fields are decisions.
+    """
+
+    @abstractmethod
+    def select(self, table: FactTable) -> Mapping[int, Rejection]:
+        """Rejected rows by index. The answer must not depend on the order of the input files."""
+
+
+Recipe = tuple[Stage, ...]
+
+
+def segmenter_index(recipe: Sequence[Stage]) -> int:
+    """Position of the recipe's Segmenter; the check in recipe.py ensures that there is one."""
+    return next(i for i, stage in enumerate(recipe) if isinstance(stage, Segmenter))
+
+
+def fact_names(stages: Sequence[Stage]) -> Iterator[str]:
+    for stage in stages:
+        for fact in stage.adds:
+            yield fact.name

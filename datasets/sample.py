@@ -1,0 +1,115 @@
+"""The nouns of the data: asset, clip, outcome, verdict.
+
+An asset is a source file, known by the sha256 of its bytes. A clip is a span of an asset. Stages
+measure facts about them; a verdict says what became of them. See DESIGN section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+MICRO = 1_000_000
+
+
+class Kind(StrEnum):
+    VIDEO = "video"
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+class Outcome(StrEnum):
+    """What became of an asset or clip at a stage. There is no fourth outcome."""
+
+    KEPT = "kept"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Status(StrEnum):
+    """Why a fact has a value, or has none. None of the last three is a pass or a zero."""
+
+    MEASURED = "measured"
+    NOT_APPLICABLE = "not applicable"  # no speech, so no transcript
+    NOT_MEASURED = "not measured"  # weights absent, or rejected before this stage
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One source file. Equal bytes at two paths are one asset with two paths.
+
+    sha256: hex digest of the bytes. paths: every path it was seen at, sorted. bytes: file size.
+    """
+
+    sha256: str
+    paths: tuple[str, ...]
+    bytes: int
+
+    @property
+    def path(self) -> str:
+        """The path that it is read from: the first in sorted order."""
+        return self.paths[0]
+
+    @property
+    def id(self) -> str:
+        return self.sha256[:16]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Clip:
+    """The span [start_pts, end_pts) of an asset, in ticks of `time_base` seconds.
+
+    `origin_pts` is the pts of the asset's first frame: ids count microseconds from there, so that
+    a container's start offset does not leak into them. [start_frame, end_frame) are indices in
+    decoding order (video; 0 and 1 for an image; sample numbers for audio, where time_base is
+    1/rate). An image has no length: start_pts = end_pts = 0.
+    """
+
+    asset: str
+    kind: Kind
+    start_pts: int
+    end_pts: int
+    time_base: Fraction
+    origin_pts: int
+    start_frame: int
+    end_frame: int
+
+    def _us(self, pts: int) -> int:
+        return round((pts - self.origin_pts) * self.time_base * MICRO)
+
+    @property
+    def start_us(self) -> int:
+        return self._us(self.start_pts)
+
+    @property
+    def end_us(self) -> int:
+        return self._us(self.end_pts)
+
+    @property
+    def seconds(self) -> float:
+        return float((self.end_pts - self.start_pts) * self.time_base)
+
+    @property
+    def id(self) -> str:
+        """`<sha256[:16]>_<start_us>_<end_us>`: also the clip's key in a shard."""
+        return f"{self.asset[:16]}_{self.start_us}_{self.end_us}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a stage decided, with what it decided on.
+
+    For `rejected`: reason, value and bound (and `detail`, e.g. the clip that a duplicate lost to).
+    For `failed`: reason is the error class (`corrupt`, `transient`, `bug`), detail its message.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    value: float | str | None = None
+    bound: str = ""
+    detail: str = ""
+
+
+KEPT = Verdict(Outcome.KEPT)
