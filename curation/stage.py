@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -48,6 +48,10 @@ class Bound:
     fact: str = ""
     op: str = ""
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.value is not None:
+            object.__setattr__(self, "value", float(self.value))
 
     def holds(self, values: np.ndarray) -> np.ndarray:
         """Elementwise; NaN (no value) holds, since what was not measured cannot be rejected."""
@@ -126,7 +130,7 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(ABC):
+class Stage(ABC):  # noqa: B024 - the shapes below carry the abstract methods
     """Base of the five shapes. Subclasses are frozen dataclasses; their fields are their config.
 
     version: raise it when the same input and fields would give other facts.
@@ -160,7 +164,9 @@ class Stage(ABC):
     def with_field(self, name: str, value: Any) -> Stage:
         """A copy with one field set; a Bound keeps its fact, operator and reason."""
         old = getattr(self, name)
-        return replace(self, **{name: replace(old, value=value) if isinstance(old, Bound) else value})
+        return replace(
+            self, **{name: replace(old, value=value) if isinstance(old, Bound) else value}
+        )
 
 
 class AssetStage(Stage):
@@ -293,17 +299,3 @@ class TableStage(Stage):
     @abstractmethod
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
         """Rejected rows by index. The answer must not depend on the order of the input files."""
-
-
-Recipe = tuple[Stage, ...]
-
-
-def segmenter_index(recipe: Sequence[Stage]) -> int:
-    """Position of the recipe's Segmenter; the check in recipe.py ensures that there is one."""
-    return next(i for i, stage in enumerate(recipe) if isinstance(stage, Segmenter))
-
-
-def fact_names(stages: Sequence[Stage]) -> Iterator[str]:
-    for stage in stages:
-        for fact in stage.adds:
-            yield fact.name

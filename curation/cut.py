@@ -1,0 +1,419 @@
+"""The cut: one clip becomes one file, exact to the frame and to the sample, and proven so.
+
+Frames are those with start <= pts < end and keep their distances (variable rate too). Sound covers
+the same span to the sample, from the first frame on, with silence where the source has none. Both
+streams of the new file start at zero, so that a loader that ignores container start times sees
+picture and sound together. The file is decoded again before it counts as cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+from reelmill.curation.keys import code_digest, digest
+from reelmill.datasets.media.clock import sound_span
+from reelmill.datasets.media.container import open_container, pick_streams
+from reelmill.datasets.media.decode import MediaInfo, clip_samples, probe
+from reelmill.datasets.media.encode import write_audio, write_image, write_video
+from reelmill.datasets.media.image import read_header, read_rgb
+from reelmill.datasets.media.picture import (
+    CV_TURNS,
+    FrameClock,
+    decoded,
+    even,
+    frames_between,
+    plane_bytes,
+)
+from reelmill.datasets.media.sound import decoded_sound, resample
+from reelmill.datasets.sample import Clip, Kind
+from reelmill.datasets.workspace import writing
+from reelmill.errors import MediaError
+
+SUFFIX = {Kind.VIDEO: ".mp4", Kind.IMAGE: ".jpg", Kind.AUDIO: ".flac"}
+AAC_PACKET = 1024
+AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
+MAX_OFFSET_MS = 1.0
+_FULL_RANGE, _LIMITED_RANGE = 2, 1
+# Left and right from the channels in FFmpeg's order, ITU-R BS.775 with -3 dB for centre and rear.
+_DOWN = 0.5**0.5
+_TO_STEREO = {
+    6: [[1, 0, _DOWN, 0, _DOWN, 0], [0, 1, _DOWN, 0, 0, _DOWN]],
+    8: [[1, 0, _DOWN, 0, _DOWN, 0, _DOWN, 0], [0, 1, _DOWN, 0, 0, _DOWN, 0, _DOWN]],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutSettings:
+    """How clips are encoded. All fields belong to the cut's key.
+
+    max_height: of the shorter side, in pixels; larger pictures are scaled down. audio_codec: of a
+    video's sound, `aac` or `flac`. Audio clips become FLAC, images JPEG.
+    """
+
+    codec: str = "libx264"
+    crf: float = 18.0
+    preset: str = "veryfast"
+    max_height: int | None = 1080
+    audio_codec: str = "aac"
+    audio_bit_rate: int = 192_000
+    image_quality: int = 95
+
+
+@dataclass(frozen=True, slots=True)
+class CutResult:
+    """One written clip. frames and samples: as decoded again from the file, per channel.
+
+    silence_samples: those of `samples` that the source had no sound for. av_offset_ms: how much
+    later than the picture the sound is for a loader that ignores container start times (0.0
+    without sound). seconds: what the clip spans; fps: frames / seconds, 0 for stills and sound.
+    """
+
+    path: Path
+    kind: Kind
+    codec: str
+    width: int
+    height: int
+    frames: int
+    fps: float
+    seconds: float
+    audio_codec: str
+    sample_rate: int
+    channels: int
+    samples: int
+    silence_samples: int
+    av_offset_ms: float
+    bytes: int
+    sha256: str
+
+
+def cut_key(clip: Clip, settings: CutSettings) -> str:
+    """What a cut file depends on: the source's bytes, the span, the settings, this code."""
+    span = [clip.asset, clip.kind, clip.start_pts, clip.end_pts, clip.time_base]
+    parts = {"span": span, "settings": asdict(settings), "code": code_digest(__name__)}
+    return digest(parts)[:32]
+
+
+def cut(path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings) -> CutResult:
+    """Cuts one clip into `out`, whose suffix must be the one of its kind (SUFFIX).
+
+    The same input gives the same bytes. Raises MediaError, leaving no file, when the written file
+    does not hold exactly what was asked for; WorkspaceError when the disk refuses.
+    """
+    if out.suffix != SUFFIX[clip.kind]:
+        raise ValueError(f"a {clip.kind} clip is cut into {SUFFIX[clip.kind]}, not {out.name}")
+    how = {Kind.VIDEO: _cut_video, Kind.IMAGE: _cut_image, Kind.AUDIO: _cut_audio}[clip.kind]
+    try:
+        return how(path, info, clip, out, settings)
+    except BaseException:
+        out.unlink(missing_ok=True)
+        raise
+
+
+def _cut_video(
+    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings
+) -> CutResult:
+    video = info.video
+    if video is None:
+        raise MediaError(f"clip {clip.id} of {path.name}: the file has no picture.")
+    found = frames_between(path, clip.start_pts, clip.end_pts)
+    first = next(found, None)
+    if first is None:
+        raise MediaError(f"clip {clip.id} of {path.name}: no frame of it could be decoded.")
+    origin = first[0]
+    sound, rate, silence, late = None, 0, 0, 0.0
+    if info.audio is not None:
+        sound, rate, silence, late = _sound(path, info, clip, origin, settings)
+    shape = _Shape(video.width, video.height, video.rotation, settings.max_height)
+    asked: list[int] = []
+
+    def pictures() -> Iterator[VideoFrame]:
+        before = first
+        for now in found:
+            yield shape(before[1], before[0] - origin, now[0] - before[0])
+            asked.append(before[0] - origin)
+            before = now
+        yield shape(before[1], before[0] - origin, max(1, clip.end_pts - before[0]))
+        asked.append(before[0] - origin)
+
+    frames = clip.end_frame - clip.start_frame
+    written = write_video(
+        out,
+        pictures(),
+        own_pts=True,
+        fps=_rate(frames, clip),
+        time_base=clip.time_base,
+        audio=sound,
+        audio_rate=rate or 48_000,
+        audio_codec=settings.audio_codec if sound is not None else None,
+        audio_bit_rate=settings.audio_bit_rate,
+        codec=settings.codec,
+        crf=settings.crf,
+        preset=settings.preset,
+    )
+    if written != frames:
+        raise MediaError(
+            f"clip {clip.id} of {path.name}: {frames} frames asked, {written} decoded from it."
+        )
+    samples = 0 if sound is None else sound.shape[1]
+    offset = _verify_video(out, clip, asked, samples, rate, late, settings)
+    return _result(
+        out,
+        clip,
+        codec=settings.codec,
+        width=shape.width,
+        height=shape.height,
+        frames=frames,
+        fps=frames / float((clip.end_pts - origin) * clip.time_base),
+        audio_codec=settings.audio_codec if sound is not None else "",
+        sample_rate=rate,
+        channels=0 if sound is None else sound.shape[0],
+        samples=samples,
+        silence_samples=silence,
+        av_offset_ms=offset,
+    )
+
+
+def _sound(
+    path: Path, info: MediaInfo, clip: Clip, origin: int, settings: CutSettings
+) -> tuple[np.ndarray, int, int, float]:
+    """(float32 [channels, samples], rate, silent samples, seconds that it lies behind the frame).
+
+    From the first frame's time to the clip's end, at the source's rate where the codec has it.
+    """
+    assert info.audio is not None
+    source = info.audio.rate
+    first = round((origin * clip.time_base - Fraction(info.audio.start_s)) * source)
+    _, last = sound_span(clip, info)
+    native, sounding = clip_samples(path, info, first, last)
+    late = float(Fraction(first, source) + Fraction(info.audio.start_s) - origin * clip.time_base)
+    silence = last - first - sounding
+    native = _stereo(native)
+    if settings.audio_codec != "aac" or source in AAC_RATES:
+        return native, source, silence, late
+    rate = 48_000
+    wanted = round((clip.end_pts - origin) * clip.time_base * rate)
+    rows = [resample(row, source, rate)[:wanted] for row in native]
+    rows = [np.pad(row, (0, wanted - len(row))) for row in rows]
+    return np.stack(rows), rate, round(silence * rate / source), late
+
+
+def _stereo(samples: np.ndarray) -> np.ndarray:
+    """At most two channels: surround is mixed down without clipping, odd layouts to mono."""
+    if len(samples) <= 2:
+        return samples
+    if len(samples) not in _TO_STEREO:
+        return samples.mean(axis=0, keepdims=True)
+    weights = np.array(_TO_STEREO[len(samples)], np.float32)
+    return (weights / weights.sum(axis=1, keepdims=True)) @ samples
+
+
+def _rate(frames: int, clip: Clip) -> Fraction:
+    length = (clip.end_pts - clip.start_pts) * clip.time_base
+    return max(Fraction(1), Fraction(frames) / length if length else Fraction(25))
+
+
+class _Shape:
+    """Makes a decoded frame upright, square in its pixels, even in its sides, 8 bit 4:2:0.
+
+    Nothing is resampled unless the size changes: an odd last row or column is cropped.
+    """
+
+    def __init__(self, width: int, height: int, turn: int, max_height: int | None):
+        short = min(width, height)
+        scale = 1.0 if max_height is None else min(1.0, max_height / short)
+        if scale < 1 or short < 2:
+            self.width, self.height = even(width * scale), even(height * scale)
+            self._shown = (self.width, self.height)
+        else:
+            self.width, self.height = width // 2 * 2, height // 2 * 2
+            self._shown = (width, height)
+        self._turn = turn
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame, pts: int, duration: int) -> VideoFrame:
+        turned = self._turn in (90, 270)
+        width, height = self._shown[::-1] if turned else self._shown
+        shrinks = width * height < frame.width * frame.height
+        limited = self._reformatter.reformat(
+            frame,
+            width,
+            height,
+            "yuv420p",
+            interpolation=Interpolation.AREA if shrinks else Interpolation.BICUBIC,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        if self._turn or self._shown != (self.width, self.height):
+            limited = self._cropped(limited)
+        limited.color_primaries, limited.color_trc = frame.color_primaries, frame.color_trc
+        limited.colorspace, limited.color_range = frame.colorspace, _LIMITED_RANGE
+        limited.pts, limited.duration = pts, duration
+        return limited
+
+    def _cropped(self, frame: VideoFrame) -> VideoFrame:
+        planes = []
+        for number, plane in enumerate(frame.planes):
+            half = 2 if number else 1
+            picture = plane_bytes(plane)[: plane.height, : plane.width]
+            if self._turn:
+                picture = cv2.rotate(np.ascontiguousarray(picture), CV_TURNS[self._turn])
+            planes.append(picture[: self.height // half, : self.width // half].reshape(-1))
+        flat = np.concatenate(planes).reshape(-1, self.width)
+        return VideoFrame.from_ndarray(flat, format="yuv420p")
+
+
+def _verify_video(
+    out: Path,
+    clip: Clip,
+    asked: list[int],
+    samples: int,
+    rate: int,
+    late: float,
+    settings: CutSettings,
+) -> float:
+    """Decodes the file again and compares; returns the offset of sound to picture in ms."""
+    with open_container(out) as container:
+        video, audio = pick_streams(container, out)
+        if video is None or (samples > 0) != (audio is not None):
+            raise MediaError(f"clip {clip.id}: the cut lost a stream.")
+        clock, base = FrameClock(container, video), video.time_base or Fraction(0)
+        shown = [clock.pts(frame) for frame in decoded(container, video)]
+        stated = Fraction(0)
+        if audio is not None and audio.duration is not None and audio.time_base is not None:
+            stated = audio.duration * audio.time_base * rate
+    on_time = len(shown) == len(asked) and all(
+        got is not None and abs(got * base - tick * clip.time_base) <= clip.time_base
+        for got, tick in zip(shown, asked, strict=True)
+    )
+    if not on_time:
+        raise MediaError(
+            f"clip {clip.id}: {len(asked)} frames asked, {len(shown)} decoded from the cut, or "
+            "shown at other times."
+        )
+    if not samples:
+        return 0.0
+    count, start = _count_samples(out)
+    spare = AAC_PACKET - 1 if settings.audio_codec == "aac" else 0  # padding of the last packet
+    if not samples <= count <= samples + spare or round(stated) != samples:
+        raise MediaError(
+            f"clip {clip.id}: {samples} samples asked, {count} decoded from the cut, "
+            f"{round(stated)} stated."
+        )
+    plain, aware = late * 1000, (late + start) * 1000
+    if max(abs(plain), abs(aware)) > MAX_OFFSET_MS:
+        raise MediaError(f"clip {clip.id}: sound is {aware:.2f} ms behind the picture.")
+    return plain
+
+
+def _count_samples(out: Path) -> tuple[int, float]:
+    """(samples, seconds of the first one's timestamp) as a plain decode of a file's sound gives."""
+    with open_container(out) as container:
+        _, stream = pick_streams(container, out)
+        if stream is None or stream.time_base is None:
+            return 0, 0.0
+        count, start = 0, None
+        for frame in decoded_sound(container, stream):
+            start = (frame.pts or 0) * stream.time_base if start is None else start
+            count += frame.samples
+        return count, float(start or 0)
+
+
+def _cut_image(
+    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings
+) -> CutResult:
+    header = read_header(path)
+    rgb = read_rgb(path)
+    height, width = rgb.shape[:2]
+    limit = settings.max_height
+    if header is None:
+        raise MediaError(f"{path.name} is no image any more.")
+    if limit is not None and min(width, height) > limit:
+        scale = limit / min(width, height)
+        size = (round(width * scale), round(height * scale))
+        write_image(
+            out, cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), quality=settings.image_quality
+        )
+    elif header.format == "JPEG" and header.plain:
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, out)
+    else:
+        write_image(out, rgb, quality=settings.image_quality)
+    written = probe(out).video
+    if written is None:
+        raise MediaError(f"clip {clip.id}: the written image cannot be read.")
+    return _result(out, clip, codec="jpeg", width=written.width, height=written.height, frames=1)
+
+
+def _cut_audio(
+    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings
+) -> CutResult:
+    if info.audio is None:
+        raise MediaError(f"clip {clip.id} of {path.name}: the file has no sound.")
+    first, last = sound_span(clip, info)
+    native, sounding = clip_samples(path, info, first, last)
+    if sounding != last - first:
+        raise MediaError(
+            f"clip {clip.id} of {path.name}: {last - first} samples asked, {sounding} decoded."
+        )
+    samples = _stereo(native)
+    write_audio(out, samples, info.audio.rate, codec="flac")
+    count, _ = _count_samples(out)
+    if count != samples.shape[1]:
+        raise MediaError(f"clip {clip.id}: {samples.shape[1]} samples asked, {count} written.")
+    return _result(
+        out,
+        clip,
+        audio_codec="flac",
+        sample_rate=info.audio.rate,
+        channels=samples.shape[0],
+        samples=count,
+    )
+
+
+def _result(
+    out: Path,
+    clip: Clip,
+    *,
+    codec: str = "",
+    width: int = 0,
+    height: int = 0,
+    frames: int = 0,
+    fps: float = 0.0,
+    audio_codec: str = "",
+    sample_rate: int = 0,
+    channels: int = 0,
+    samples: int = 0,
+    silence_samples: int = 0,
+    av_offset_ms: float = 0.0,
+) -> CutResult:
+    with out.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return CutResult(
+        path=out,
+        kind=clip.kind,
+        codec=codec,
+        width=width,
+        height=height,
+        frames=frames,
+        fps=fps,
+        seconds=clip.seconds,
+        audio_codec=audio_codec,
+        sample_rate=sample_rate,
+        channels=channels,
+        samples=samples,
+        silence_samples=silence_samples,
+        av_offset_ms=av_offset_ms,
+        bytes=out.stat().st_size,
+        sha256=sha256,
+    )

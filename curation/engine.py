@@ -1,0 +1,315 @@
+"""The local engine: a curation run as a sequence of steps.
+
+    curation = Curation(CurateOptions(sources=("media",), workspace=Path("w")))
+    for step in curation.steps():
+        step.run()
+    result = curation.result()
+
+A step is one pass over one group of assets or clips: the CLI runs steps one after the other, a
+Prefect flow runs each as a task. What a step commits stays; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reelmill.curation.models.weights import Weights
+
+from reelmill.curation.account import account, run_id
+from reelmill.curation.keys import decode_key, stage_keys
+from reelmill.curation.level import Level, group
+from reelmill.curation.materialise import Materialised, Packer
+from reelmill.curation.media_table import info_from
+from reelmill.curation.passes import Advance, LazyMedia, Passes
+from reelmill.curation.recipe import Recipe, check, load_yaml, override
+from reelmill.curation.recipes import KNOWN, audio, image, video
+from reelmill.curation.result import CurateResult
+from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
+from reelmill.datasets.ledger import Ledger
+from reelmill.datasets.manifest import Manifest, build_manifest, find_files
+from reelmill.datasets.sample import Asset, Kind, Outcome, Verdict
+from reelmill.datasets.workspace import Workspace, open_workspace
+from reelmill.errors import MediaError, RecipeError, UsageError, WeightsError
+
+MAX_GROUPS = 24
+ASSETS_A_GROUP = 16
+CLIPS_A_GROUP = 64
+
+
+@dataclass(frozen=True)
+class CurateOptions:
+    """What to curate, how and into which workspace.
+
+    recipe: video, image, audio, or a YAML file; None sends each file to the recipe of its kind.
+    max_failed: failure budget, a share from 0 to 1; None takes the recipe's.
+    """
+
+    sources: tuple[str, ...]
+    workspace: Path
+    recipe: str | None = None
+    overrides: tuple[str, ...] = ()
+    weights: Path | None = None
+    allow_missing: bool = False
+    measure_all: bool = False
+    max_failed: float | None = None
+    command: str = ""
+
+
+@dataclass
+class StepOutcome:
+    """measured: units that this step measured. Nought means that all was there already."""
+
+    measured: int
+    seconds: float
+
+
+@dataclass
+class Step:
+    """One pass over one group. total: units that progress counts."""
+
+    name: str
+    label: str
+    total: int
+    work: Callable[[Advance], int]
+    outcome: StepOutcome | None = None
+
+    def run(self, advance: Advance = lambda n: None) -> StepOutcome:
+        start = time.perf_counter()
+        measured = self.work(advance)
+        self.outcome = StepOutcome(measured, time.perf_counter() - start)
+        return self.outcome
+
+
+@dataclass
+class Ingest:
+    """What became of the source files before any recipe saw them."""
+
+    manifest: Manifest
+    ended: dict[str, tuple[Asset, Verdict]] = field(default_factory=dict)
+
+
+class Curation:
+    """One run. The constructor checks all that can be known before work starts.
+
+    Raises SourceError, RecipeError, OverrideError, WeightsError, WorkspaceError.
+    """
+
+    def __init__(self, options: CurateOptions):
+        self.options = options
+        if not options.sources:
+            raise UsageError("no source given. Name folders, files or patterns of media.")
+        if options.max_failed is not None and not 0 <= options.max_failed <= 1:
+            raise UsageError(f"--max-failed is {options.max_failed}; it must be from 0 to 1.")
+        self.recipes = resolve(options)
+        self.weights = Weights(options.weights)
+        self.absent = self._check_weights()
+        self.files = find_files(options.sources, skip=options.workspace)
+        self.workspace: Workspace = open_workspace(options.workspace)
+        self.run = run_id()
+        self.started = time.time()
+        self.levels: dict[Kind, Level] = {}
+        self.made: dict[Kind, Materialised] = {}
+        self._result: CurateResult | None = None
+
+    def _check_weights(self) -> dict[str, str]:
+        """Absent weights by name, with the stage that wants them.
+
+        Absent weights of a gate (a stage with a bound on what they measure) stop the run before
+        it starts, unless allow_missing: a gate that is not measured would let everything pass.
+        """
+        absent: dict[str, str] = {}
+        for recipe in self.recipes.values():
+            for stage in recipe.stages:
+                for name in stage.resources.weights:
+                    if self.weights.path(name) is not None:
+                        continue
+                    absent[name] = stage.name
+                    gate = [n for n, b in stage.bounds().items() if b.fact and b.value is not None]
+                    if gate and not self.options.allow_missing:
+                        raise WeightsError(
+                            f"{stage.name} decides by {', '.join(gate)}, but its weights {name!r} "
+                            "are absent. Put them under --weights DIR or REELMILL_WEIGHTS (see "
+                            "`reelmill weights list`), or say --allow-missing: its scores then "
+                            "read 'not measured'."
+                        )
+        return absent
+
+    def steps(self) -> Iterator[Step]:
+        """Steps in order. Each must have run before the next is asked for."""
+        with self.workspace.lock():
+            yield from self._steps()
+
+    def _steps(self) -> Iterator[Step]:
+        holder: list[Manifest] = []
+
+        def hash_files(advance: Advance) -> int:
+            holder.append(build_manifest(self.files, self.workspace, advance))
+            return len(self.files)
+
+        yield Step("ingest", "hash source files", len(self.files), hash_files)
+        self.ingest = Ingest(holder[0])
+        self.ledger = Ledger(self.workspace)
+        digests = {
+            name: self.weights.digest(name)
+            for recipe in self.recipes.values()
+            for stage in recipe.stages
+            for name in stage.resources.weights
+            if name not in self.absent
+        }
+        self.digests = digests
+        keys = {k: stage_keys(r.stages, digests) for k, r in self.recipes.items()}
+        any_keys = next(iter(keys.values()))
+        probing = Passes(self.ledger, any_keys, decode_key())
+        have = self.ledger.units(probing.media_folder)
+        new = [a for a in self.ingest.manifest.assets if a.sha256 not in have]
+        yield from self._groups("probe", new, ASSETS_A_GROUP, probing.probe)
+        for kind, assets, infos in self._sort(probing):
+            passes = Passes(self.ledger, keys[kind], probing.decode_key)
+            passes.transient = probing.transient
+            self.levels[kind] = Level(self.recipes[kind], passes, assets, infos)
+        for level in self.levels.values():
+            yield from self._measure(level)
+        for level in self.levels.values():
+            yield from self._materialise(level)
+
+        def report(advance: Advance) -> int:
+            self.seconds_ingest = probing.clock.seconds.get("Ingest", 0.0)
+            self._result = account(self)
+            advance(1)
+            return 0
+
+        yield Step("report", "account for everything and render the report", 1, report)
+
+    def _groups(
+        self, name: str, items: Sequence, size: int, work: Callable[[Sequence, Advance], None]
+    ) -> Iterator[Step]:
+        groups = group(items, size, MAX_GROUPS)
+        for i, some in enumerate(groups, 1):
+            label = f"{name} {i}/{len(groups)}" if len(groups) > 1 else name
+
+            def run(advance: Advance, some: Sequence = some) -> int:
+                work(some, advance)
+                return len(some)
+
+            yield Step(name, label, len(some), run)
+
+    def _sort(self, probing: Passes) -> Iterator[tuple[Kind, list[Asset], dict]]:
+        """Sends each asset to the recipe of its kind; ends those that have none."""
+        table = self.ledger.table(probing.media_folder)
+        rows = {row["unit"]: row for row in table.to_pylist()} if table is not None else {}
+        by_kind: dict[Kind, list[Asset]] = {kind: [] for kind in self.recipes}
+        infos = {}
+        for asset in self.ingest.manifest.assets:
+            row = rows.get(asset.sha256)
+            if row is None:
+                why = probing.transient.get(("Ingest", asset.sha256), "not probed")
+                verdict = Verdict(Outcome.FAILED, "transient", detail=why)
+            elif row["not_media"]:
+                verdict = Verdict(Outcome.REJECTED, "not_media", detail=row["message"])
+            elif row["cause"] is not None:
+                verdict = Verdict(Outcome.FAILED, row["cause"], detail=row["message"])
+            else:
+                info = info_from(row["info"])
+                if info.kind in by_kind:
+                    by_kind[info.kind].append(asset)
+                    infos[asset.sha256] = info
+                    continue
+                wanted = ", ".join(by_kind)
+                verdict = Verdict(
+                    Outcome.REJECTED, "other_kind", str(info.kind), f"kind in {wanted}"
+                )
+            self.ingest.ended[asset.sha256] = (asset, verdict)
+        for kind, assets in by_kind.items():
+            if assets:
+                yield kind, assets, infos
+
+    def _measure(self, level: Level) -> Iterator[Step]:
+        kind, passes = level.recipe.kind, level.passes
+        decoded = False
+        for stage in level.asset_stages:
+            if isinstance(stage, AssetStage):
+                missing = level.missing_files(stage)
+                work = lambda some, advance, s=stage: passes.whole_files(s, some, advance)  # noqa: E731
+                yield from self._groups(f"{kind}: {stage.name}", missing, ASSETS_A_GROUP, work)
+            elif isinstance(stage, FrameStage | AudioStage):
+                if not decoded:
+                    yield from self._decode(level)
+                    decoded = True
+                level.derive(stage)
+            level.decide(stage)
+        if not decoded:
+            yield from self._decode(level)
+        level.segment()
+        for stage in level.clip_stages:
+            if isinstance(stage, FrameStage | AudioStage):
+                level.derive(stage)
+            elif isinstance(stage, ClipStage):
+                rows = level.missing_clips(stage, measure_all=self.options.measure_all)
+                work = lambda some, advance, s=stage: passes.clips(  # noqa: E731
+                    s, self._media(level, some), self.weights, advance
+                )
+                yield from self._groups(f"{kind}: {stage.name}", rows, CLIPS_A_GROUP, work)
+            level.decide(stage)
+
+    def _decode(self, level: Level) -> Iterator[Step]:
+        missing = level.missing_decodes()
+        name = f"{level.recipe.kind}: shared decode"
+        yield from self._groups(name, missing, ASSETS_A_GROUP, level.passes.shared_decode)
+        level.after_decode()
+
+    def _media(self, level: Level, rows: Sequence[int]) -> list[LazyMedia]:
+        units = level.clips.units
+        return [
+            LazyMedia(
+                units.clips[row],
+                level.infos[units.clips[row].asset],
+                units.facts_of(row),
+                Path(level.by_id[units.clips[row].asset].path),
+            )
+            for row in rows
+        ]
+
+    def _materialise(self, level: Level) -> Iterator[Step]:
+        kind = level.recipe.kind
+        packer = Packer(self.workspace, level)
+        yield from self._groups(f"{kind}: cut", packer.missing(), ASSETS_A_GROUP, packer.cut)
+
+        def pack(advance: Advance) -> int:
+            self.made[kind] = packer.pack(advance)
+            return self.made[kind].written
+
+        yield Step(f"{kind}: shards", f"{kind}: write shards", len(packer.clips), pack)
+
+    def result(self) -> CurateResult:
+        """What the run came to. All steps must have run."""
+        if self._result is None:
+            raise RuntimeError("the run's steps have not all been run")
+        return self._result
+
+
+def resolve(options: CurateOptions) -> dict[Kind, Recipe]:
+    """The recipes that the options ask for, overridden and checked."""
+    built_in = {Kind.VIDEO: video, Kind.IMAGE: image, Kind.AUDIO: audio}
+    if options.recipe is None:
+        recipes = {kind: make() for kind, make in built_in.items()}
+    elif options.recipe in set(Kind):
+        kind = Kind(options.recipe)
+        recipes = {kind: built_in[kind]()}
+    else:
+        path = Path(options.recipe)
+        if not path.is_file():
+            raise RecipeError(
+                f"recipe {options.recipe!r} is neither video, image, audio nor a file."
+            )
+        recipe = load_yaml(path, KNOWN)
+        recipes = {recipe.kind: recipe}
+    recipes = override(recipes, options.overrides)
+    for recipe in recipes.values():
+        check(recipe)
+    return recipes
+
+
+__all__ = ["CurateOptions", "Curation", "MediaError", "Step", "StepOutcome", "resolve"]

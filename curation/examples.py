@@ -1,0 +1,156 @@
+"""Which units a report shows: kept, rejected, on the edge of a bound, failed; with previews.
+
+The choice is a function of the unit ids, so that equal runs show equal galleries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from reelmill.curation.level import Level
+from reelmill.curation.policy import Decisions
+from reelmill.curation.preview import make_preview
+from reelmill.curation.stage import Stage
+from reelmill.curation.units import STATUS
+from reelmill.datasets.manifest import printable
+from reelmill.datasets.sample import Outcome, Status
+from reelmill.datasets.workspace import Workspace, writing
+from reelmill.reports import schema
+
+A_GROUP = 6
+PREVIEWS = 48
+
+
+@dataclass
+class Gallery:
+    """Examples of all stages of a run, sharing one budget of previews."""
+
+    workspace: Workspace
+    run: Path
+    made: dict[str, schema.Preview] = field(default_factory=dict)
+
+    def examples(
+        self, level: Level, stage: Stage, decisions: Decisions, rows: Sequence[int] | np.ndarray
+    ) -> list[schema.Example]:
+        """Examples of the units `rows` that came into a stage."""
+        found = []
+        for group, chosen in _groups(stage, decisions, rows):
+            found += [self._example(level, stage, decisions, row, group) for row in chosen]
+        return found
+
+    def _example(
+        self, level: Level, stage: Stage, decisions: Decisions, row: int, group: schema.Group
+    ) -> schema.Example:
+        units = decisions.units
+        clip = units.clips[row]
+        asset = level.by_id[clip.asset]
+        ended, verdict = decisions.ended.get(row, ("", None))
+        here = verdict if ended == stage.name else None
+        return schema.Example(
+            id=units.ids[row] if decisions is level.clip_decisions else asset.id,
+            path=printable(Path(asset.path).name),
+            outcome=str(here.outcome) if here else "kept",  # type: ignore[arg-type]
+            group=group,
+            reason=here.reason if here else "",
+            value=here.value if here else None,
+            bound=here.bound if here else "",
+            detail=here.detail if here else "",
+            start=clip.start_us / 1e6,
+            end=clip.end_us / 1e6,
+            preview=self._preview(level, decisions, row),
+            facts=_facts(stage, decisions, row),
+        )
+
+    def _preview(self, level: Level, decisions: Decisions, row: int) -> schema.Preview:
+        clip = decisions.units.clips[row]
+        if clip.id not in self.made:
+            if len(self.made) >= PREVIEWS or (clip.end_frame <= clip.start_frame):
+                return schema.Preview()
+            path = Path(level.by_id[clip.asset].path)
+            preview = make_preview(self.workspace.previews, path, level.infos[clip.asset], clip)
+            self.made[clip.id] = schema.Preview(
+                poster=self._bring(preview.poster), media=self._bring(preview.player)
+            )
+        return self.made[clip.id]
+
+    def _bring(self, file: Path | None) -> str | None:
+        """Puts a preview into the run's folder, which must be complete in itself."""
+        if file is None:
+            return None
+        target = self.run / "previews" / file.name
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                try:
+                    os.link(file, target)
+                except OSError:
+                    shutil.copyfile(file, target)
+        return str(target.relative_to(self.run))
+
+
+def _facts(stage: Stage, decisions: Decisions, row: int) -> dict[str, schema.Value | None]:
+    found: dict[str, schema.Value | None] = {}
+    for fact in stage.adds:
+        column = decisions.units.columns.get(fact.name)
+        if column is None:
+            continue
+        value, status = column.values[row], STATUS[column.status[row]]
+        if status == Status.MEASURED:
+            found[fact.name] = str(value)[:400] if fact.dtype is str else round(float(value), 6)
+        else:
+            why = column.why.get(row, "")
+            found[fact.name] = f"{status}: {why}" if why else str(status)
+    return found
+
+
+def _order(decisions: Decisions, rows: Iterable[int]) -> list[int]:
+    """Rows in an order that is random, yet the same for the same units."""
+    ids = decisions.units.ids
+    return sorted(rows, key=lambda row: hashlib.sha256(ids[row].encode()).digest())
+
+
+def _groups(
+    stage: Stage, decisions: Decisions, rows: Sequence[int] | np.ndarray
+) -> list[tuple[schema.Group, list[int]]]:
+    ended = {
+        int(row): decisions.ended[int(row)][1].outcome
+        for row in rows
+        if decisions.ended.get(int(row), ("",))[0] == stage.name
+    }
+    ordered = _order(decisions, (int(row) for row in rows))
+    kept = [row for row in ordered if row not in ended]
+    rejected = [row for row in ordered if ended.get(row) == Outcome.REJECTED]
+    failed = [row for row in ordered if ended.get(row) == Outcome.FAILED]
+    return [
+        ("borderline", _borderline(stage, decisions, [*kept, *rejected])),
+        ("rejected", rejected[:A_GROUP]),
+        ("kept", kept[:A_GROUP]),
+        ("failed", failed[:A_GROUP]),
+    ]
+
+
+def _borderline(stage: Stage, decisions: Decisions, rows: list[int]) -> list[int]:
+    """The nearest units on both sides of each bound, when both sides have some."""
+    chosen: list[int] = []
+    for bound in stage.bounds().values():
+        column = decisions.units.columns.get(bound.fact)
+        if column is None or bound.value is None or column.fact.dtype is str or not rows:
+            continue
+        values = column.values[rows].astype(float)
+        distance = np.abs(values - bound.value)
+        holds = bound.holds(values)
+        if not (~holds).any() or not (holds & ~np.isnan(values)).any():
+            continue
+        for side in (holds, ~holds):
+            ranked = np.argsort(np.where(side & ~np.isnan(values), distance, np.inf), kind="stable")
+            chosen += [
+                rows[i] for i in ranked[: A_GROUP // 2] if side[i] and values[i] == values[i]
+            ]
+    return list(dict.fromkeys(chosen))[: 2 * A_GROUP]

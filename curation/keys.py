@@ -1,0 +1,96 @@
+"""Measurement keys: when two measurements must be equal, their keys are; when not, they differ.
+
+key = stage name + version + measuring fields + weights digests + digest of the stage's own code as
+imported inside reelmill (comments and docstrings stripped) + keys of the stages it needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from reelmill.curation.stage import Stage
+from reelmill.datasets.media.decode import MediaInfo
+
+KEY_CHARS = 16
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Strip(ast.NodeTransformer):
+    def _body(self, node: Any) -> Any:
+        self.generic_visit(node)
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            node.body = node.body[1:] or [ast.Pass()]
+        return node
+
+    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815
+
+
+@cache
+def _module(name: str) -> tuple[str, tuple[str, ...]]:
+    """Digest of one module's stripped code, and the reelmill modules that it imports."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return "", ()
+    tree = ast.parse(Path(spec.origin).read_bytes())
+    imports = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update(a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports.add(node.module)
+    inside = tuple(sorted(i for i in imports if i.startswith("reelmill.")))
+    return hashlib.sha256(ast.dump(_Strip().visit(tree)).encode()).hexdigest(), inside
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Digest of a module's code and of everything in reelmill that it imports, at any depth."""
+    seen: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen[name], imports = _module(name)
+            waiting += imports
+    return digest(seen)
+
+
+def decode_key() -> str:
+    """Key of what the engine itself reads from an asset: its MediaInfo."""
+    return digest({"code": code_digest(MediaInfo.__module__)})[:KEY_CHARS]
+
+
+def components(stage: Stage, weights: Mapping[str, str]) -> dict[str, Any]:
+    """What a stage's key is made of, by name, so that a stale part can be explained."""
+    return {
+        "stage": stage.name,
+        "version": stage.version,
+        "fields": stage.measuring(),
+        "weights": {name: weights.get(name, "") for name in stage.resources.weights},
+        "code": code_digest(type(stage).__module__),
+    }
+
+
+def stage_keys(stages: Sequence[Stage], weights: Mapping[str, str]) -> dict[str, str]:
+    """Key of each stage by name. weights: digest of each weights entry that is present."""
+    keys: dict[str, str] = {}
+    adds: dict[str, str] = {}
+    for stage in stages:
+        parts = components(stage, weights)
+        parts["needs"] = sorted({keys[adds[need]] for need in stage.needs if need in adds})
+        keys[stage.name] = digest(parts)[:KEY_CHARS]
+        adds.update(dict.fromkeys((fact.name for fact in stage.adds), stage.name))
+    return keys

@@ -1,0 +1,245 @@
+"""One kind of asset on its way through its recipe: assets first, then clips.
+
+Holds the units and decisions of both levels and asks the passes for what is missing. The engine
+drives it step by step; nothing here touches media.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from reelmill.curation.keys import KEY_CHARS, digest
+from reelmill.curation.media_table import CLIPS, clip_row, clips_from, whole_clip
+from reelmill.curation.passes import Clock, MediaStage, Passes, naming
+from reelmill.curation.policy import Decisions
+from reelmill.curation.recipe import Recipe
+from reelmill.curation.stage import (
+    AudioStage,
+    ClipStage,
+    FrameStage,
+    Segmenter,
+    Stage,
+    TableStage,
+)
+from reelmill.curation.units import Units, facts_row, facts_schema, failed_row
+from reelmill.datasets.ledger import Batch, TrackReader, rows_table
+from reelmill.datasets.media.decode import MediaInfo
+from reelmill.datasets.sample import Asset, Clip, Outcome, Verdict
+from reelmill.errors import MediaError
+
+DECODE = "decode"
+
+
+@dataclass
+class Level:
+    """A recipe over the assets of its kind."""
+
+    recipe: Recipe
+    passes: Passes
+    assets: list[Asset]
+    infos: dict[str, MediaInfo]
+    measured: dict[str, int] = field(default_factory=dict)
+    asset_decisions: Decisions = field(init=False)
+    clip_decisions: Decisions | None = None
+    whole: dict[str, Clip] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.assets.sort(key=lambda a: a.sha256)
+        nothing = [
+            Clip(a.sha256, self.recipe.kind, 0, 0, Fraction(1), 0, 0, 0) for a in self.assets
+        ]
+        units = Units([a.sha256 for a in self.assets], nothing)
+        self.asset_decisions = Decisions.start(units)
+        self.by_id = {a.sha256: a for a in self.assets}
+
+    @property
+    def clock(self) -> Clock:
+        return self.passes.clock
+
+    @property
+    def asset_stages(self) -> tuple[Stage, ...]:
+        """Stages that see assets: those before the segmenter."""
+        return self.recipe.stages[: self.recipe.segmenter]
+
+    @property
+    def clip_stages(self) -> tuple[Stage, ...]:
+        """Stages that see clips: the segmenter and those after it."""
+        return self.recipe.stages[self.recipe.segmenter :]
+
+    @property
+    def media_stages(self) -> list[MediaStage]:
+        return [s for s in self.recipe.stages if isinstance(s, FrameStage | AudioStage)]
+
+    def alive_assets(self) -> list[Asset]:
+        alive = np.flatnonzero(self.asset_decisions.alive)
+        return [self.assets[i] for i in alive]
+
+    def _tally(self, stage: str, count: int) -> None:
+        self.measured[stage] = self.measured.get(stage, 0) + count
+
+    # What is missing -------------------------------------------------------------------------
+
+    def missing_files(self, stage: Stage) -> list[tuple[Asset, MediaInfo]]:
+        """Alive assets that an AssetStage has not measured."""
+        have = self.passes.ledger.units(self.passes.facts_folder(stage.name))
+        missing = [a for a in self.alive_assets() if a.sha256 not in have]
+        self._tally(stage.name, len(missing))
+        return [(a, self.infos[a.sha256]) for a in missing]
+
+    def missing_decodes(self) -> list[tuple[Asset, MediaInfo, list[MediaStage]]]:
+        """Alive assets of which some stage has no tracks, with those stages."""
+        passes, ledger = self.passes, self.passes.ledger
+        have = {s.name: ledger.units(passes.tracks_folder(s.name)) for s in self.media_stages}
+        decoded = ledger.units(passes.decoded_folder)
+        bad = self._undecodable()
+        work = []
+        for asset in self.alive_assets():
+            if asset.sha256 in bad:
+                continue
+            lacking = [s for s in self.media_stages if asset.sha256 not in have[s.name]]
+            if lacking or asset.sha256 not in decoded:
+                work.append((asset, self.infos[asset.sha256], lacking))
+                for stage in lacking:
+                    self._tally(stage.name, 1)
+        self._tally(DECODE, len(work))
+        return work
+
+    def missing_clips(self, stage: ClipStage, *, measure_all: bool) -> list[int]:
+        """Rows of clips that a ClipStage must measure: those alive, or all that did not fail."""
+        decisions = self.clips
+        have = self.passes.ledger.units(self.passes.facts_folder(stage.name))
+        wanted = decisions.alive.copy()
+        if measure_all:
+            wanted[:] = True
+            for row, (_, verdict) in decisions.ended.items():
+                wanted[row] = verdict.outcome != Outcome.FAILED
+        rows = [int(r) for r in np.flatnonzero(wanted) if decisions.units.ids[r] not in have]
+        self._tally(stage.name, len(rows))
+        return rows
+
+    # Deciding --------------------------------------------------------------------------------
+
+    @property
+    def clips(self) -> Decisions:
+        assert self.clip_decisions is not None, "segment() comes first"
+        return self.clip_decisions
+
+    def decide(self, stage: Stage) -> None:
+        """Loads a stage's facts and applies its bounds, at the level that the stage sees."""
+        decisions = self.asset_decisions if stage in self.asset_stages else self.clips
+        if not isinstance(stage, TableStage):
+            table = self.passes.ledger.table(self.passes.facts_folder(stage.name))
+            decisions.units.load(stage, table)
+        for (name, unit), message in self.passes.transient.items():
+            if name == stage.name and unit in decisions.units.ids:
+                row = decisions.units.ids.index(unit)
+                decisions.units.errors[stage.name][row] = ("transient", message)
+        with self.clock.of(stage.name):
+            decisions.apply(stage)
+
+    def _undecodable(self) -> dict[str, tuple[str, str]]:
+        table = self.passes.ledger.table(self.passes.decoded_folder)
+        found = {
+            unit: ("transient", message)
+            for (name, unit), message in self.passes.transient.items()
+            if name == DECODE
+        }
+        if table is not None:
+            for unit, cause, message in zip(
+                table["unit"].to_pylist(),
+                table["cause"].to_pylist(),
+                table["message"].to_pylist(),
+                strict=True,
+            ):
+                if cause is not None:
+                    found[unit] = (cause, message)
+        return found
+
+    def after_decode(self) -> None:
+        """Fails what would not decode, and learns each asset's whole span."""
+        first = next((s for s in self.media_stages), self.recipe.stages[0])
+        bad = self._undecodable()
+        reader = TrackReader(self.passes.ledger, self.passes.decode_tracks)
+        units = self.asset_decisions.units
+        for row, asset in enumerate(self.assets):
+            if not self.asset_decisions.alive[row]:
+                continue
+            if asset.sha256 in bad:
+                cause, message = bad[asset.sha256]
+                name = first.name if first in self.asset_stages else self.recipe.stages[0].name
+                verdict = Verdict(Outcome.FAILED, cause, detail=message)
+                self.asset_decisions.end(row, name, verdict)
+            else:
+                units.clips[row] = whole_clip(
+                    asset.sha256, self.infos[asset.sha256], reader[asset.sha256]
+                )
+
+    def derive(self, stage: MediaStage) -> None:
+        """Facts of a media stage, from its tracks, for units that the ledger lacks."""
+        on_assets = stage in self.asset_stages
+        decisions = self.asset_decisions if on_assets else self.clips
+        units = decisions.units
+        have = self.passes.ledger.units(self.passes.facts_folder(stage.name))
+        reader = TrackReader(self.passes.ledger, self.passes.tracks_folder(stage.name))
+        rows = []
+        with self.clock.of(stage.name):
+            for row, unit in enumerate(units.ids):
+                if unit in have or (on_assets and not decisions.alive[row]):
+                    continue
+                clip = units.clips[row]
+                path = self.by_id[clip.asset].path
+                try:
+                    with naming(stage.name, path):
+                        facts = stage.facts(reader[clip.asset], clip, self.infos[clip.asset])
+                        rows.append(facts_row(unit, stage, facts))
+                except MediaError as error:
+                    rows.append(failed_row(unit, error.cause, str(error)))
+        batch = Batch()
+        batch.add(self.passes.facts_folder(stage.name), rows_table(rows, facts_schema(stage)))
+        self.passes.ledger.commit(batch)
+
+    def segment(self) -> None:
+        """Turns assets that are still alive into clips."""
+        stage = self.recipe.stages[self.recipe.segmenter]
+        assert isinstance(stage, Segmenter)
+        knobs = {name: bound.value for name, bound in stage.bounds().items()}
+        key = digest({"stage": self.passes.keys[stage.name], "knobs": knobs})[:KEY_CHARS]
+        folder = f"ledger/segments/{key}"
+        ledger = self.passes.ledger
+        have = ledger.units(folder)
+        reader = TrackReader(ledger, self.passes.tracks_folder(stage.name))
+        rows = []
+        alive = np.flatnonzero(self.asset_decisions.alive)
+        for row in alive:
+            asset = self.assets[row]
+            if asset.sha256 not in have:
+                whole = self.asset_decisions.units.clips[row]
+                with self.clock.of(stage.name), naming(stage.name, asset.path):
+                    found = stage.segment(reader[asset.sha256], whole, self.infos[asset.sha256])
+                    if not found:
+                        raise ValueError("segment() made no clip of a live asset")
+                rows += [clip_row(asset.sha256, clip) for clip in found]
+        batch = Batch()
+        batch.add(folder, rows_table(rows, CLIPS))
+        ledger.commit(batch)
+        table = ledger.table(folder)
+        of_asset = clips_from(table, self.recipe.kind) if table is not None else {}
+        clips = sorted(
+            (c for row in alive for c in of_asset.get(self.assets[row].sha256, ())),
+            key=lambda clip: clip.id,
+        )
+        self.clip_decisions = Decisions.start(Units([c.id for c in clips], clips))
+
+    def kept(self) -> list[Clip]:
+        decisions = self.clips
+        return [decisions.units.clips[row] for row in np.flatnonzero(decisions.alive)]
+
+
+def group(items: Sequence, size: int, most: int) -> list[Sequence]:
+    """Consecutive groups of at least `size` items, `most` groups at the most."""
+    size = max(size, -(-len(items) // most)) if items else size
+    return [items[i : i + size] for i in range(0, len(items), size)]

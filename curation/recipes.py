@@ -1,0 +1,92 @@
+"""The recipes of the paper (section 3.4), one function per kind. Order is meaning.
+
+A new stage is one file plus its line here (docs/how-to-add-a-stage.md). Numbers that the paper
+gives stand in the stages' defaults with their section; those that differ by kind stand here.
+"""
+
+from __future__ import annotations
+
+from reelmill.curation.asset.integrity import Integrity
+from reelmill.curation.asset.probe import Probe
+from reelmill.curation.audio.clipping import Clipping
+from reelmill.curation.audio.loudness import Loudness
+from reelmill.curation.audio.mos import MOS
+from reelmill.curation.audio.transcript import Transcript
+from reelmill.curation.audio.voice import Voice
+from reelmill.curation.balance import Balance
+from reelmill.curation.near_duplicate import NearDuplicate
+from reelmill.curation.video.blur import Blur
+from reelmill.curation.video.exposure import Exposure
+from reelmill.curation.video.freeze import Freeze
+from reelmill.curation.video.motion import Motion
+from reelmill.curation.video.phash import PHash
+from reelmill.curation.video.shots import Shots
+from reelmill.curation.whole import WholeFile
+
+from reelmill.curation.cut_stage import Cut
+from reelmill.curation.recipe import Recipe, override
+from reelmill.datasets.sample import Kind
+
+
+def video() -> Recipe:
+    """Section 3.4: shots, basic and motion quality, sound, deduplication, transcript, balance."""
+    return Recipe(
+        Kind.VIDEO,
+        (
+            Probe(),
+            Integrity(),
+            Shots(),
+            Exposure(),
+            Blur(),
+            Motion(),
+            Freeze(),
+            Loudness(),
+            Clipping(),
+            Voice(),
+            PHash(),
+            NearDuplicate(),
+            MOS(),
+            Transcript(),
+            Balance(),
+            Cut(),
+        ),
+    )
+
+
+def image() -> Recipe:
+    """Section 3.4: resolution, quality, strict image-level deduplication, balance."""
+    return Recipe(
+        Kind.IMAGE,
+        (
+            Probe(),
+            WholeFile(),
+            Exposure(),
+            Blur(),
+            PHash(),
+            NearDuplicate(),
+            Balance(),
+            Cut(),
+        ),
+    )
+
+
+def audio() -> Recipe:
+    """Section 3.4: level, clipping, silence ratio below 0.2, MOS, transcript."""
+    recipe = Recipe(
+        Kind.AUDIO,
+        (
+            Probe(),
+            WholeFile(),
+            Loudness(),
+            Clipping(),
+            Voice(),
+            MOS(),
+            Transcript(),
+            Cut(),
+        ),
+    )
+    paper = ["Voice.max_silence_ratio=0.2"]
+    return override({Kind.AUDIO: recipe}, paper)[Kind.AUDIO]
+
+
+KNOWN = {stage.name: type(stage)() for make in (video, image, audio) for stage in make().stages}

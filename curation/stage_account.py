@@ -1,0 +1,190 @@
+"""Accounting for one stage: what came in, what became of it and why, from the decisions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from reelmill.curation.examples import Gallery
+from reelmill.curation.level import DECODE, Level
+from reelmill.curation.policy import Decisions
+from reelmill.curation.stage import Bound, Segmenter, Stage
+from reelmill.curation.units import MEASURED, NOT_APPLICABLE, NOT_MEASURED, Column
+from reelmill.datasets.sample import Outcome
+from reelmill.reports.histogram import Histogram
+from reelmill.reports.schema import Amount, BoundReport, NoValues, ReasonCount, StageReport, Tally
+
+
+@dataclass
+class Ledgered:
+    """One level's decisions with what each unit weighs: seconds and bytes of media."""
+
+    stages: Sequence[Stage]
+    decisions: Decisions
+    seconds: np.ndarray
+    bytes: np.ndarray
+
+    def amount(self, rows: Iterable[int]) -> Amount:
+        chosen = np.fromiter(rows, dtype=np.int64)
+        return Amount(
+            count=len(chosen),
+            seconds=float(self.seconds[chosen].sum()),
+            bytes=int(self.bytes[chosen].sum()),
+        )
+
+    def ended_at(self, stage: str, outcome: Outcome) -> list[int]:
+        ended = self.decisions.ended.items()
+        return [r for r, (name, v) in ended if name == stage and v.outcome == outcome]
+
+    def into(self, index: int) -> np.ndarray:
+        """Rows that came into the stage at `index`, ascending."""
+        earlier = {stage.name for stage in self.stages[:index]}
+        mask = np.ones(len(self.decisions.units), dtype=bool)
+        for row, (name, _) in self.decisions.ended.items():
+            mask[row] = name not in earlier
+        return np.flatnonzero(mask)
+
+
+def asset_level(level: Level) -> Ledgered:
+    units = level.asset_decisions.units
+    seconds = [
+        clip.seconds or float(level.infos[clip.asset].seconds or 0.0) for clip in units.clips
+    ]
+    sizes = [level.by_id[clip.asset].bytes for clip in units.clips]
+    return Ledgered(
+        level.asset_stages, level.asset_decisions, np.array(seconds), np.array(sizes, np.int64)
+    )
+
+
+def clip_level(level: Level) -> Ledgered:
+    """A clip's bytes are its share, by length, of its asset's."""
+    units = level.clips.units
+    whole = {c.asset: c.seconds for c in level.asset_decisions.units.clips}
+    sizes = [
+        round(level.by_id[c.asset].bytes * (c.seconds / whole[c.asset] if whole[c.asset] else 1))
+        for c in units.clips
+    ]
+    seconds = np.array([clip.seconds for clip in units.clips])
+    return Ledgered(level.clip_stages, level.clips, seconds, np.array(sizes, np.int64))
+
+
+def stage_report(level: Level, held: Ledgered, index: int, gallery: Gallery) -> StageReport:
+    stage, decisions = held.stages[index], held.decisions
+    rows = held.into(index)
+    rejected = held.ended_at(stage.name, Outcome.REJECTED)
+    failed = held.ended_at(stage.name, Outcome.FAILED)
+    out = set(rejected) | set(failed)
+    through = np.array([r for r in rows if r not in set(failed)], dtype=np.int64)
+    by_reason: dict[str, list[int]] = {}
+    for row in rejected:
+        by_reason.setdefault(decisions.ended[row][1].reason, []).append(row)
+    # A stage whose units all failed elsewhere, or a TableStage, has no columns.
+    columns = [
+        decisions.units.columns[f.name] for f in stage.adds if f.name in decisions.units.columns
+    ]
+    status = [column.status[through] for column in columns]
+    measured = min(level.measured.get(stage.name, 0), len(rows))
+    return StageReport(
+        name=stage.name,
+        recipe=str(level.recipe.kind),
+        shape=next(c.__name__ for c in type(stage).__mro__[1:] if c.__name__.endswith("Stage")),
+        unit="asset"
+        if held.stages is level.asset_stages or stage in level.asset_stages
+        else "clip",
+        doc=(type(stage).__doc__ or "").strip().split("\n\n")[0].replace("\n", " "),
+        paper=stage.paper,
+        fields={
+            f.name: _plain(getattr(stage, f.name))
+            for f in fields(stage)
+            if not isinstance(getattr(stage, f.name), Bound)
+        },
+        bounds=[_bound(name, bound, decisions, rows) for name, bound in stage.bounds().items()],
+        tally=Tally(
+            into=held.amount(rows),
+            kept=held.amount(r for r in rows if r not in out),
+            rejected=held.amount(rejected),
+            failed=held.amount(failed),
+        ),
+        cost_seconds=level.clock.seconds.get(stage.name, 0.0)
+        + (level.clock.seconds.get(DECODE, 0.0) if isinstance(stage, Segmenter) else 0.0),
+        measured=measured,
+        reused=len(rows) - measured,
+        no_value=_no_values(status),
+        reasons=[
+            ReasonCount(
+                reason=reason,
+                **held.amount(some).model_dump(),
+                only=sum(decisions.only(row) for row in some),
+            )
+            for reason, some in sorted(by_reason.items())
+        ],
+        histograms=[
+            _histogram(stage, column, decisions, through)
+            for column in columns
+            if column.fact.dtype is not str
+        ],
+        examples=gallery.examples(level, stage, decisions, rows),
+    )
+
+
+def _no_values(status: Sequence[np.ndarray]) -> NoValues:
+    if not status:
+        return NoValues()
+    table = np.stack(status)
+    absent = (table == NOT_MEASURED).all(axis=0)
+    void = ~absent & (table != MEASURED).all(axis=0)
+    return NoValues(not_applicable=int(void.sum()), not_measured=int(absent.sum()))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def _bound(name: str, bound: Bound, decisions: Decisions, rows: np.ndarray) -> BoundReport:
+    broken = None
+    column = decisions.units.columns.get(bound.fact)
+    if column is not None:
+        broken = int((~bound.holds(column.values[rows])).sum())
+    return BoundReport(
+        field=name,
+        fact=bound.fact,
+        op=bound.op,
+        value=bound.value,
+        reason=bound.reason,
+        broken=broken,
+    )
+
+
+def _histogram(stage: Stage, column: Column, decisions: Decisions, rows: np.ndarray) -> Histogram:
+    fact = column.fact
+    status = column.status[rows]
+    valued = rows[status == MEASURED]
+    rejected = {r for r in valued if decisions.ended.get(int(r), ("", None))[0] == stage.name}
+
+    def clear(row: int) -> bool:
+        ended = decisions.ended.get(row)
+        if ended is not None and ended[1].outcome == Outcome.FAILED:
+            return False
+        return all(
+            o.stage == stage.name and o.fact == fact.name for o in decisions.objections.get(row, ())
+        )
+
+    op = next((b.op for b in stage.bounds().values() if b.fact == fact.name), "")
+    return Histogram.of(
+        fact.name,
+        column.values[valued],
+        np.array([r in rejected for r in valued], dtype=bool),
+        low=fact.low,
+        high=fact.high,
+        bins=2 if fact.dtype is bool else 40,
+        log=fact.log,
+        op=op,
+        clear=np.array([clear(int(r)) for r in valued], dtype=bool),
+        unit=fact.unit,
+        what=fact.what,
+        not_applicable=int((status == NOT_APPLICABLE).sum()),
+        not_measured=int(((status != MEASURED) & (status != NOT_APPLICABLE)).sum()),
+    )

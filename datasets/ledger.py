@@ -1,0 +1,203 @@
+"""The ledger: what was measured and decided, in append-only Parquet (DESIGN sections 3 and 4).
+
+    ledger/commits/<name>.json                 lists the files of one commit with their sha256
+    ledger/facts/<Stage>/<key>/<digest>.parquet   one row per unit: its facts
+    ledger/segments/<key>/<digest>.parquet        one row per clip of an asset
+    ledger/verdicts/<run>.parquet                 what a run decided, one row per unit
+    tracks/<Stage>/<key>/<digest>.parquet         one row per asset and array
+
+A commit file is written last, so a file that no commit lists does not exist: kill -9 at any point
+loses at most the work in flight. `<key>` is a stage's measurement key; a unit is an asset or a
+clip. Files are named by the digest of their rows, so equal work gives equal names and bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
+from reelmill.errors import DatasetError
+
+MAX_TRACK_BYTES = 1 << 31
+_TRACKS = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("name", pa.string()),
+        ("dtype", pa.string()),
+        ("shape", pa.list_(pa.int64())),
+        ("data", pa.large_binary()),
+    ]
+)
+_TRACK_DTYPES = frozenset(
+    f"{order}{kind}{size}"
+    for order in "<|"
+    for kind, sizes in {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
+    for size in sizes
+)
+
+
+@dataclass
+class Batch:
+    """Tables gathered for one commit. Paths are relative to the workspace."""
+
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+
+    def add(self, folder: str, table: pa.Table) -> None:
+        if table.num_rows:
+            self.tables.setdefault(folder, []).append(table)
+
+
+class Ledger:
+    """Reads committed tables by folder and commits new ones."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        self._committed: dict[str, dict[str, str]] = {}
+        self._checked: set[str] = set()
+        for path in sorted((workspace.ledger / "commits").glob("*.json")):
+            self._note(self._read_commit(path))
+
+    def _read_commit(self, path: Path) -> Mapping[str, str]:
+        try:
+            files = json.loads(path.read_text())["files"]
+            if not all(isinstance(k, str) and isinstance(v, str) for k, v in files.items()):
+                raise ValueError("not a table of names and digests")
+        except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+            raise DatasetError(
+                f"ledger commit {path} is damaged ({error}). Delete it to measure its part again."
+            ) from error
+        return files
+
+    def _note(self, files: Mapping[str, str]) -> None:
+        for name, digest in files.items():
+            folder, _, file = name.rpartition("/")
+            self._committed.setdefault(folder, {})[file] = digest
+
+    def commit(self, batch: Batch) -> None:
+        """Writes the batch's tables, then the commit that makes them count."""
+        files: dict[str, str] = {}
+        for folder, tables in sorted(batch.tables.items()):
+            data = table_bytes(pa.concat_tables(tables).sort_by("unit"))
+            digest = hashlib.sha256(data).hexdigest()
+            name = f"{folder}/{digest[:24]}.parquet"
+            commit_bytes(self.workspace.root / name, data)
+            files[name] = digest
+        if not files:
+            return
+        text = json.dumps({"files": files}, indent=1, sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:24]
+        commit_bytes(self.workspace.ledger / "commits" / f"{name}.json", text.encode())
+        self._note(files)
+
+    def files(self, folder: str) -> list[Path]:
+        """Committed files of a folder, each checked once against its sha256."""
+        paths = []
+        for name, digest in sorted(self._committed.get(folder, {}).items()):
+            path = self.workspace.root / folder / name
+            if str(path) not in self._checked:
+                try:
+                    with path.open("rb") as file:
+                        found = hashlib.file_digest(file, "sha256").hexdigest()
+                except FileNotFoundError:
+                    found = "missing"
+                if found != digest:
+                    raise DatasetError(
+                        f"ledger file {path} is {'missing' if found == 'missing' else 'altered'}: "
+                        f"its commit names sha256 {digest[:16]}. Restore it, or delete the commits "
+                        f"that list it in {self.workspace.ledger / 'commits'} to measure again."
+                    )
+                self._checked.add(str(path))
+            paths.append(path)
+        return paths
+
+    def table(self, folder: str) -> pa.Table | None:
+        """All committed rows of a folder, later duplicates of a unit's row dropped, or None."""
+        files = self.files(folder)
+        if not files:
+            return None
+        return pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
+
+    def units(self, folder: str) -> set[str]:
+        """Units that have a row in a folder."""
+        found: set[str] = set()
+        for file in self.files(folder):
+            found.update(pq.read_table(file, columns=["unit"], partitioning=None)[0].to_pylist())
+        return found
+
+
+def tracks_table(unit: str, tracks: Mapping[str, np.ndarray]) -> pa.Table:
+    """Arrays of one asset as rows; dtype must be a plain number or bool."""
+    names = sorted(tracks)
+    arrays = [np.ascontiguousarray(tracks[name]) for name in names]
+    for name, array in zip(names, arrays, strict=True):
+        if array.dtype.str not in _TRACK_DTYPES:
+            raise TypeError(f"track {name} has dtype {array.dtype}, which a track cannot hold")
+    return pa.table(
+        [
+            [unit] * len(names),
+            names,
+            [array.dtype.str for array in arrays],
+            [list(array.shape) for array in arrays],
+            [array.tobytes() for array in arrays],
+        ],
+        schema=_TRACKS,
+    )
+
+
+class TrackReader:
+    """Random access to the tracks of one stage's folder, by unit."""
+
+    def __init__(self, ledger: Ledger, folder: str):
+        self._file_of: dict[str, Path] = {}
+        for file in ledger.files(folder):
+            units = pq.read_table(file, columns=["unit"], partitioning=None)[0].to_pylist()
+            self._file_of.update(dict.fromkeys(units, file))
+        self._open: tuple[Path | None, dict[str, dict[str, np.ndarray]]] = (None, {})
+
+    def __contains__(self, unit: str) -> bool:
+        return unit in self._file_of
+
+    def __getitem__(self, unit: str) -> dict[str, np.ndarray]:
+        file = self._file_of[unit]
+        if self._open[0] != file:
+            found: dict[str, dict[str, np.ndarray]] = {}
+            for row in pq.read_table(file, schema=_TRACKS, partitioning=None).to_pylist():
+                found.setdefault(row["unit"], {})[row["name"]] = _array(row, file)
+            self._open = (file, found)
+        return self._open[1][unit]
+
+
+def _array(row: Mapping[str, Any], file: Path) -> np.ndarray:
+    dtype, shape, data = row["dtype"], row["shape"], row["data"]
+    expected = np.prod(shape, dtype=np.int64) * int(dtype[2:]) if dtype in _TRACK_DTYPES else -1
+    if expected != len(data) or expected > MAX_TRACK_BYTES or any(n < 0 for n in shape):
+        raise DatasetError(
+            f"track {row['name']!r} of {row['unit']} in {file} is damaged: dtype {dtype!r}, shape "
+            f"{shape}, {len(data)} bytes."
+        )
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def latest_rows(table: pa.Table, units: Sequence[str]) -> np.ndarray:
+    """Row number in `table` for each unit, -1 where it has none; the first of equal units."""
+    names = np.asarray(table["unit"].to_pylist(), dtype=object)
+    order = np.argsort(names, kind="stable")
+    ordered = names[order]
+    wanted = np.asarray(units, dtype=object)
+    if not len(ordered) or not len(wanted):
+        return np.full(len(wanted), -1, dtype=np.int64)
+    position = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.where(ordered[position] == wanted, order[position], -1)
+
+
+def rows_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=schema)

@@ -1,0 +1,76 @@
+"""Which files become which assets."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from reelmill.datasets.manifest import build_manifest, find_files
+from reelmill.datasets.workspace import open_workspace
+from reelmill.errors import SourceError
+
+
+def manifest_of(folder: Path, workspace: Path):
+    return build_manifest(find_files([str(folder)]), open_workspace(workspace))
+
+
+def test_equal_bytes_at_two_paths_are_one_asset(tmp_path):
+    media = tmp_path / "media"
+    (media / "sub").mkdir(parents=True)
+    (media / "b.mp4").write_bytes(b"same")
+    (media / "sub" / "a.mp4").write_bytes(b"same")
+    (media / "c.mp4").write_bytes(b"other")
+    manifest = manifest_of(media, tmp_path / "w")
+    assert manifest.files == 3
+    by_digest = {a.sha256: a.paths for a in manifest.assets}
+    assert by_digest == {
+        hashlib.sha256(b"same").hexdigest(): (str(media / "b.mp4"), str(media / "sub" / "a.mp4")),
+        hashlib.sha256(b"other").hexdigest(): (str(media / "c.mp4"),),
+    }
+
+
+def test_changed_bytes_behind_the_same_path_are_seen(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    file = media / "a.mp4"
+    file.write_bytes(b"first")
+    before = manifest_of(media, tmp_path / "w")
+    status = file.stat()
+    file.write_bytes(b"secnd")  # same length
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # and same modification time
+    after = manifest_of(media, tmp_path / "w")
+    assert before.digest != after.digest
+    assert after.assets[0].sha256 == hashlib.sha256(b"secnd").hexdigest()
+
+
+def test_captions_hidden_files_and_the_workspace_are_no_sources(tmp_path):
+    for name in ("a.mp4", "a.txt", "lone.txt", ".hidden.mp4", "w/x.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name.encode())
+    found = find_files([str(tmp_path)], skip=tmp_path / "w")
+    assert [p.name for p in found] == ["a.mp4", "lone.txt"]
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "pattern", "socket"])
+def test_a_source_that_names_nothing_is_refused_by_name(tmp_path, what):
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "socket")
+    source = str(tmp_path / {"pattern": "*.mp4"}.get(what, what))
+    with pytest.raises(SourceError, match=what if what != "pattern" else "matches no file"):
+        find_files([source])
+
+
+def test_partitions_hold_every_asset_once_and_growth_moves_few(tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    for i in range(100):
+        (media / f"{i}.bin").write_bytes(str(i).encode())
+    first = manifest_of(media, tmp_path / "w")
+    groups = first.partitions(size=8)
+    assert sorted(a.sha256 for g in groups for a in g) == [a.sha256 for a in first.assets]
+    (media / "new.bin").write_bytes(b"new")
+    second = manifest_of(media, tmp_path / "w").partitions(size=8)
+    changed = [g for g in second if g not in groups]
+    assert len(changed) == 1
