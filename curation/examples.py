@@ -17,10 +17,10 @@ import numpy as np
 from reelmill.curation.level import Level
 from reelmill.curation.policy import Decisions
 from reelmill.curation.preview import make_preview
-from reelmill.curation.stage import Stage
+from reelmill.curation.stage import Bound, Stage
 from reelmill.curation.units import STATUS
 from reelmill.datasets.manifest import printable
-from reelmill.datasets.sample import Outcome, Status
+from reelmill.datasets.sample import KEPT, Outcome, Status
 from reelmill.datasets.workspace import Workspace, writing
 from reelmill.reports import schema
 
@@ -42,26 +42,35 @@ class Gallery:
         """Examples of the units `rows` that came into a stage."""
         found = []
         for group, chosen in _groups(stage, decisions, rows):
-            found += [self._example(level, stage, decisions, row, group) for row in chosen]
+            found += [self._example(level, stage, decisions, row, group, b) for row, b in chosen]
         return found
 
     def _example(
-        self, level: Level, stage: Stage, decisions: Decisions, row: int, group: schema.Group
+        self,
+        level: Level,
+        stage: Stage,
+        decisions: Decisions,
+        row: int,
+        group: schema.Group,
+        near: Bound | None,
     ) -> schema.Example:
         units = decisions.units
         clip = units.clips[row]
         asset = level.by_id[clip.asset]
         ended, verdict = decisions.ended.get(row, ("", None))
-        here = verdict if ended == stage.name else None
+        here = verdict if ended == stage.name and verdict is not None else KEPT
+        value, bound = here.value, here.bound
+        if here is KEPT and near is not None:
+            value, bound = float(units.columns[near.fact].values[row]), str(near)
         return schema.Example(
             id=units.ids[row] if decisions is level.clip_decisions else asset.id,
             path=printable(Path(asset.path).name),
-            outcome=str(here.outcome) if here else "kept",  # type: ignore[arg-type]
+            outcome=here.outcome.value,
             group=group,
-            reason=here.reason if here else "",
-            value=here.value if here else None,
-            bound=here.bound if here else "",
-            detail=here.detail if here else "",
+            reason=here.reason,
+            value=value,
+            bound=bound,
+            detail=here.detail,
             start=clip.start_us / 1e6,
             end=clip.end_us / 1e6,
             preview=self._preview(level, decisions, row),
@@ -76,7 +85,7 @@ class Gallery:
             path = Path(level.by_id[clip.asset].path)
             preview = make_preview(self.workspace.previews, path, level.infos[clip.asset], clip)
             self.made[clip.id] = schema.Preview(
-                poster=self._bring(preview.poster), media=self._bring(preview.player)
+                poster=self._bring(preview.poster), player=self._bring(preview.player)
             )
         return self.made[clip.id]
 
@@ -118,7 +127,7 @@ def _order(decisions: Decisions, rows: Iterable[int]) -> list[int]:
 
 def _groups(
     stage: Stage, decisions: Decisions, rows: Sequence[int] | np.ndarray
-) -> list[tuple[schema.Group, list[int]]]:
+) -> list[tuple[schema.Group, list[tuple[int, Bound | None]]]]:
     ended = {
         int(row): decisions.ended[int(row)][1].outcome
         for row in rows
@@ -130,27 +139,28 @@ def _groups(
     failed = [row for row in ordered if ended.get(row) == Outcome.FAILED]
     return [
         ("borderline", _borderline(stage, decisions, [*kept, *rejected])),
-        ("rejected", rejected[:A_GROUP]),
-        ("kept", kept[:A_GROUP]),
-        ("failed", failed[:A_GROUP]),
+        ("rejected", [(row, None) for row in rejected[:A_GROUP]]),
+        ("kept", [(row, None) for row in kept[:A_GROUP]]),
+        ("failed", [(row, None) for row in failed[:A_GROUP]]),
     ]
 
 
-def _borderline(stage: Stage, decisions: Decisions, rows: list[int]) -> list[int]:
-    """The nearest units on both sides of each bound, when both sides have some."""
-    chosen: list[int] = []
+def _borderline(
+    stage: Stage, decisions: Decisions, rows: list[int]
+) -> list[tuple[int, Bound | None]]:
+    """The nearest units on both sides of each bound that has units on both, with that bound."""
+    chosen: dict[int, Bound | None] = {}
     for bound in stage.bounds().values():
         column = decisions.units.columns.get(bound.fact)
-        if column is None or bound.value is None or column.fact.dtype is str or not rows:
+        if column is None or bound.value is None or not rows:
             continue
         values = column.values[rows].astype(float)
+        measured = ~np.isnan(values)
         distance = np.abs(values - bound.value)
-        holds = bound.holds(values)
-        if not (~holds).any() or not (holds & ~np.isnan(values)).any():
-            continue
-        for side in (holds, ~holds):
-            ranked = np.argsort(np.where(side & ~np.isnan(values), distance, np.inf), kind="stable")
-            chosen += [
-                rows[i] for i in ranked[: A_GROUP // 2] if side[i] and values[i] == values[i]
-            ]
-    return list(dict.fromkeys(chosen))[: 2 * A_GROUP]
+        sides = (bound.holds(values) & measured, ~bound.holds(values) & measured)
+        if all(side.any() for side in sides):
+            for side in sides:
+                ranked = np.argsort(np.where(side, distance, np.inf), kind="stable")
+                for place in ranked[: min(A_GROUP // 2, int(side.sum()))]:
+                    chosen.setdefault(rows[place], bound)
+    return list(chosen.items())[: 2 * A_GROUP]

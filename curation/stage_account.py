@@ -162,27 +162,25 @@ def _histogram(stage: Stage, column: Column, decisions: Decisions, rows: np.ndar
     fact = column.fact
     status = column.status[rows]
     valued = rows[status == MEASURED]
-    rejected = {r for r in valued if decisions.ended.get(int(r), ("", None))[0] == stage.name}
+    rejected = {int(r) for r in valued if decisions.ended.get(int(r), ("", None))[0] == stage.name}
 
-    def clear(row: int) -> bool:
-        ended = decisions.ended.get(row)
-        if ended is not None and ended[1].outcome == Outcome.FAILED:
-            return False
-        return all(
-            o.stage == stage.name and o.fact == fact.name for o in decisions.objections.get(row, ())
+    def only(row: int) -> bool:
+        return row in rejected and all(
+            o.stage == stage.name and o.fact == fact.name for o in decisions.objections[row]
         )
 
     op = next((b.op for b in stage.bounds().values() if b.fact == fact.name), "")
     return Histogram.of(
         fact.name,
         column.values[valued],
-        np.array([r in rejected for r in valued], dtype=bool),
+        np.array([int(r) in rejected for r in valued], dtype=bool),
         low=fact.low,
         high=fact.high,
         bins=2 if fact.dtype is bool else 40,
         log=fact.log,
         op=op,
-        clear=np.array([clear(int(r)) for r in valued], dtype=bool),
+        shipped=decisions.alive[valued],
+        only=np.array([only(int(r)) for r in valued], dtype=bool),
         unit=fact.unit,
         what=fact.what,
         not_applicable=int((status == NOT_APPLICABLE).sum()),

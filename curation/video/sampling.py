@@ -1,0 +1,33 @@
+"""Looking at a few frames a second, where not every frame is needed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reelmill.datasets.sample import Clip
+
+_SLACK = 1e-6  # of a period: pts are rounded to ticks
+
+
+class Sampling:
+    """Takes the first frame, then the first at or after each further multiple of 1/fps seconds."""
+
+    def __init__(self, fps: float):
+        if not fps > 0:
+            raise ValueError(f"frames are sampled at more than 0 fps, not {fps}")
+        self.fps = fps
+        self._next = 0
+
+    def takes(self, seconds: float) -> bool:
+        """Whether the frame at this time (since the first) is looked at. Times must rise."""
+        period = int(seconds * self.fps + _SLACK)
+        if period < self._next:
+            return False
+        self._next = period + 1
+        return True
+
+
+def within(clip: Clip, frames: np.ndarray) -> slice:
+    """Where the samples of a clip stand, among samples taken at these (rising) frame indices."""
+    first, last = np.searchsorted(frames, [clip.start_frame, clip.end_frame])
+    return slice(int(first), int(last))

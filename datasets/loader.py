@@ -1,0 +1,160 @@
+"""The loader: batches of latents by step, with no state but the step (DESIGN section 6).
+
+`batch(step, rank, world)` is a pure function of the data set, the mixture and its arguments: a run
+resumes at any step in O(1), and at another world size it sees the same global batches, of which a
+rank takes slots rank::world.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reelmill.datasets.latents import LatentDataset, LatentSample
+from reelmill.datasets.mixture import Mixture, Pool
+from reelmill.errors import DatasetError, UsageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a global batch; all samples share task and shapes.
+
+    slots: int64 [b], places in the global batch (randomness is keyed by them). video: float32
+    [b, C, T, h, w]. audio: float32 [b, C_a, L], or None when the task's samples have none.
+    text: float32 [b, n, D] padded with zeros and text_mask bool [b, n], or None with raw captions.
+    """
+
+    step: int
+    task: str
+    slots: np.ndarray
+    keys: tuple[str, ...]
+    video: np.ndarray
+    audio: np.ndarray | None
+    text: np.ndarray | None
+    text_mask: np.ndarray | None
+    captions: tuple[str, ...]
+    meta: tuple[Mapping[str, Any], ...]
+
+
+def make_pools(data: LatentDataset, chosen: np.ndarray) -> list[Pool]:
+    """Chosen rows (bool [n]) grouped by bucket (frames, height, width), in ascending order."""
+    columns = [data.column(name) for name in ("frames", "height", "width")]
+    buckets: dict[tuple[int, int, int], list[int]] = {}
+    for row in np.flatnonzero(chosen):
+        buckets.setdefault(tuple(int(c[row]) for c in columns), []).append(int(row))  # type: ignore[arg-type]
+    return [Pool(bucket, np.array(buckets[bucket])) for bucket in sorted(buckets)]
+
+
+@dataclass
+class Loader:
+    """Reads batches of a latent data set in the order of a mixture.
+
+    max_corrupt: how many different damaged samples may be left out before DatasetError ends the
+    run; each is logged once, and `corrupt` names them. cache_bytes: decoded samples kept in memory.
+    """
+
+    data: LatentDataset
+    mixture: Mixture
+    max_corrupt: int = 0
+    cache_bytes: int = 1 << 29
+    corrupt: dict[str, str] = field(default_factory=dict)
+    _cache: OrderedDict[int, LatentSample] = field(default_factory=OrderedDict)
+    _cached: int = 0
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """This rank's slots of the global batch of a step."""
+        if world < 1 or not 0 <= rank < world or self.mixture.batch % world:
+            raise UsageError(
+                f"a batch of {self.mixture.batch} cannot be shared by {world} processes (rank "
+                f"{rank}): choose a world size that divides it."
+            )
+        draw = self.mixture.draw(step)
+        slots = np.arange(rank, self.mixture.batch, world)
+        samples = [self._sample(draw, int(slot)) for slot in slots]
+        return collate(step, draw.task, slots, samples)
+
+    def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Batches of steps [start, stop), the next one being read while one is in use."""
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
+            waiting = reader.submit(self.batch, start, rank, world) if start < stop else None
+            for step in range(start, stop):
+                assert waiting is not None
+                ready = waiting.result()
+                waiting = (
+                    reader.submit(self.batch, step + 1, rank, world) if step + 1 < stop else None
+                )
+                yield ready
+
+    def _sample(self, draw: Any, slot: int) -> LatentSample:
+        row = int(draw.rows[slot])
+        for attempt in range(1, len(self.data) + 1):
+            key = self.data.column("key")[row]
+            if key not in self.corrupt:
+                try:
+                    return self._read(row)
+                except DatasetError as error:
+                    self.corrupt[key] = str(error)
+                    log.warning("left out: %s", error)
+                    if len(self.corrupt) > self.max_corrupt:
+                        raise DatasetError(
+                            f"{len(self.corrupt)} damaged samples, and {self.max_corrupt} are "
+                            f"allowed (max_corrupt). The last one: {error}"
+                        ) from error
+            row = self.mixture.substitute(draw, slot, attempt)
+        raise DatasetError(f"every sample of task {draw.task!r} is damaged.")
+
+    def _read(self, row: int) -> LatentSample:
+        if row in self._cache:
+            self._cache.move_to_end(row)
+            return self._cache[row]
+        sample = self.data.read(row)
+        size = sum(a.nbytes for a in (sample.video, sample.audio, sample.text) if a is not None)
+        if size <= self.cache_bytes:
+            self._cache[row] = sample
+            self._cached += size
+            while self._cached > self.cache_bytes:
+                old = self._cache.popitem(last=False)[1]
+                arrays = (old.video, old.audio, old.text)
+                self._cached -= sum(a.nbytes for a in arrays if a is not None)
+        return sample
+
+
+def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSample]) -> Batch:
+    """Stacks samples of equal shape. Sound is kept only when every sample has it."""
+    shapes = {sample.video.shape for sample in samples}
+    if len(shapes) > 1:
+        raise DatasetError(f"samples of one bucket have latents of shapes {sorted(shapes)}.")
+    audio = text = mask = None
+    sounds = [s.audio for s in samples if s.audio is not None]
+    if len(sounds) == len(samples):
+        if len({s.shape for s in sounds}) > 1:
+            raise DatasetError("samples of one bucket have sounds of different lengths.")
+        audio = np.stack(sounds).astype(np.float32)
+    texts = [s.text for s in samples if s.text is not None]
+    if len(texts) == len(samples):
+        longest = max(1, *(len(t) for t in texts))
+        text = np.zeros((len(texts), longest, texts[0].shape[1]), dtype=np.float32)
+        mask = np.zeros((len(texts), longest), dtype=bool)
+        for i, t in enumerate(texts):
+            text[i, : len(t)] = t
+            mask[i, : len(t)] = True
+    return Batch(
+        step=step,
+        task=task,
+        slots=slots,
+        keys=tuple(s.key for s in samples),
+        video=np.stack([s.video for s in samples]).astype(np.float32),
+        audio=audio,
+        text=text,
+        text_mask=mask,
+        captions=tuple(str(s.meta.get("caption", "")) for s in samples),
+        meta=tuple(s.meta for s in samples),
+    )

@@ -1,0 +1,253 @@
+"""Decoded sound: float samples in one unbroken row, gaps filled and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from math import floor, gcd
+from pathlib import Path
+
+import av.error
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from reelmill.datasets.media.container import describe, open_container, pick_streams
+from reelmill.errors import MediaError
+
+# A jump of timestamps below this is a container's rounding or drift, not lost sound. The smallest
+# loss in practice is one codec frame: 20 ms (Opus) to 26 ms (MP3).
+GAP_S = 0.01
+MAX_GAP_S = 600.0
+PREROLL_S = 1.0  # decoded before a seek's target: codecs with overlap or memory settle in it
+BLOCK_S = 0.5
+_LOUDEST = 1e6
+_HALF = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
+
+
+def as_float(frame: AudioFrame) -> tuple[np.ndarray, bool]:
+    """float32 [channels, samples] of a decoded frame, and whether its values were sane."""
+    raw = frame.to_ndarray()
+    name = frame.format.name.removesuffix("p")
+    if not frame.format.is_planar:
+        raw = raw.reshape(-1, len(frame.layout.channels)).T
+    if name in _HALF:
+        half = _HALF[name]
+        samples = raw.astype(np.float32 if name in ("u8", "s16") else np.float64)
+        samples = (samples - half) / half if name == "u8" else samples / half
+        return np.ascontiguousarray(samples, dtype=np.float32), True
+    samples = np.ascontiguousarray(raw, dtype=np.float32)
+    if samples.size and not np.abs(samples).max() <= _LOUDEST:
+        return np.clip(np.nan_to_num(samples), -_LOUDEST, _LOUDEST), False
+    return samples, True
+
+
+class SoundRow:
+    """Puts decoded frames into one row of samples, in blocks of about half a second.
+
+    Sample n stands at `start + n / rate` on the container's clock. Where timestamps leave a gap,
+    silence is put in; where they overlap, the second sound is dropped. Both are counted.
+    """
+
+    def __init__(self, rate: int, channels: int, start: Fraction, time_base: Fraction):
+        self.rate, self.channels = rate, channels
+        self.gap_samples = 0
+        self.errors = 0
+        self.count = 0
+        self._shift = -start * rate
+        self.per_tick = time_base * rate
+        self._tolerance = max(GAP_S * rate, float(self.per_tick) * 1.5)
+        self._waiting: list[np.ndarray] = []
+        self._waiting_at = 0
+
+    @classmethod
+    def of(cls, rate: int, channels: int, start_s: float, stream: AudioStream) -> SoundRow:
+        time_base = stream.time_base or Fraction(1, rate)
+        # Back from seconds to the exact tick that they came from.
+        return cls(rate, channels, round(start_s / time_base) * time_base, time_base)
+
+    def begin(self, at: int) -> None:
+        """Counts on from sample `at`, after a seek."""
+        self.count = self._waiting_at = at
+
+    def index(self, pts: int) -> int:
+        """Sample number of a timestamp."""
+        return round(pts * self.per_tick + self._shift)
+
+    def ticks(self, index: int) -> int:
+        """Timestamp at or before a sample."""
+        return floor((index - self._shift) / self.per_tick)
+
+    def push(self, frame: AudioFrame) -> Iterator[tuple[int, np.ndarray]]:
+        if frame.sample_rate != self.rate:
+            self.errors += 1  # a stream that changes its rate: its place stays silent
+            return
+        samples, sane = as_float(frame)
+        self.errors += not sane
+        if len(samples) != self.channels:
+            self.errors += 1
+            samples = np.repeat(samples.mean(axis=0, keepdims=True), self.channels, axis=0)
+        jump = 0 if frame.pts is None else self.index(frame.pts) - self.count
+        if abs(jump) > MAX_GAP_S * self.rate:
+            self.errors += 1  # the clock was set anew
+            self._shift -= jump
+        elif jump > self._tolerance:
+            self.gap_samples += jump
+            self._add(np.zeros((self.channels, jump), np.float32))
+        elif jump < -self._tolerance:
+            self.gap_samples += min(-jump, samples.shape[1])
+            samples = samples[:, -jump:]
+        self._add(samples)
+        if self.count - self._waiting_at >= BLOCK_S * self.rate:
+            yield from self.flush()
+
+    def _add(self, samples: np.ndarray) -> None:
+        self._waiting.append(samples)
+        self.count += samples.shape[1]
+
+    def flush(self) -> Iterator[tuple[int, np.ndarray]]:
+        if self.count > self._waiting_at:
+            block = np.concatenate(self._waiting, axis=1)
+            yield self._waiting_at, block
+        self._waiting, self._waiting_at = [], self.count
+
+
+class MonoResampler:
+    """Streams mono float32 sound from one rate to another (swresample). No delay is added."""
+
+    def __init__(self, source: int, target: int):
+        self._source, self._same, self._at = source, source == target, 0
+        self._resampler = AudioResampler(format="flt", layout="mono", rate=target)
+
+    def push(self, mono: np.ndarray) -> np.ndarray:
+        if self._same or not len(mono):
+            return mono
+        frame = AudioFrame.from_ndarray(mono.reshape(1, -1), format="flt", layout="mono")
+        frame.sample_rate = self._source
+        frame.pts, frame.time_base = self._at, Fraction(1, self._source)
+        self._at += len(mono)
+        return self._join(self._resampler.resample(frame))
+
+    def flush(self) -> np.ndarray:
+        if self._same or not self._at:
+            return np.empty(0, np.float32)
+        return self._join(self._resampler.resample(None))
+
+    @staticmethod
+    def _join(frames: list[AudioFrame]) -> np.ndarray:
+        arrays = [frame.to_ndarray()[0] for frame in frames]
+        return np.concatenate(arrays) if arrays else np.empty(0, np.float32)
+
+
+def resample(mono: np.ndarray, source: int, target: int) -> np.ndarray:
+    """float32 [n] at `source` Hz to [about n * target / source] at `target` Hz."""
+    resampler = MonoResampler(source, target)
+    return np.concatenate([resampler.push(mono), resampler.flush()])
+
+
+def context(source: int, target: int) -> tuple[int, int]:
+    """(source samples, target samples) of one stretch of at least 50 ms, whole at both rates."""
+    divisor = gcd(source, target)
+    steps = -(-source // 20 // (source // divisor)) or 1
+    return steps * (source // divisor), steps * (target // divisor)
+
+
+def sound_between(
+    path: Path, rate: int, channels: int, start_s: float, first: int, last: int
+) -> tuple[np.ndarray, int]:
+    """(float32 [channels, last - first], sounding): samples [first, last) of a file's sound.
+
+    They are counted from its start and equal to what a decode from the start gives (but for the
+    random noise that AAC decoders put in place of noise). Outside of the sound there is silence;
+    `sounding` is the number of samples inside.
+    """
+    out = np.zeros((channels, last - first), np.float32)
+    if first >= last or last <= 0:
+        return out, 0
+    target = first - round(PREROLL_S * rate)
+    for seeks in (True, False) if target > 0 else (False,):
+        with open_container(path) as container:
+            _, stream = pick_streams(container, path)
+            if stream is None:
+                raise MediaError(f"{describe(path)} has no sound.")
+            row = SoundRow.of(rate, channels, start_s, stream)
+            frames = decoded_sound(container, stream)
+            if seeks:
+                grid = _Grid(row, frames)
+                if not grid.seek(container, stream, target):
+                    continue
+                frames = decoded_sound(container, stream)
+                head = next((f for f in frames if grid.place(f) is not None), None)
+                at = None if head is None else grid.place(head)
+                if head is None or at is None or at > first:
+                    continue  # the seek went too far
+                row.begin(at)
+                frames = chain((head,), frames)
+            sounding = 0
+            for frame in frames:
+                sounding += _copy(row.push(frame), first, out)
+                if row.count >= last:
+                    break
+            return out, sounding + _copy(row.flush(), first, out)
+    raise MediaError(f"{describe(path)}: its sound cannot be read.")
+
+
+def _copy(blocks: Iterator[tuple[int, np.ndarray]], first: int, out: np.ndarray) -> int:
+    copied = 0
+    for start, samples in blocks:
+        low, high = max(start, first), min(start + samples.shape[1], first + out.shape[1])
+        if low < high:
+            out[:, low - first : high - first] = samples[:, low - start : high - start]
+            copied += high - low
+    return copied
+
+
+class _Grid:
+    """Places the first frame after a seek to the sample.
+
+    A clock that cannot tell samples (1 ms in Matroska, 1/90000 s in MPEG-TS) tells frames: those
+    of one codec all have one size, but for the first, whose priming is cut off.
+    """
+
+    def __init__(self, row: SoundRow, frames: Iterator[AudioFrame]):
+        self._row = row
+        self._exact = (1 / row.per_tick).denominator == 1
+        self._lead = self._size = 0
+        if not self._exact:
+            sizes = [frame.samples for frame, _ in zip(frames, range(3), strict=False)]
+            if len(sizes) == 3 and sizes[1] == sizes[2]:
+                self._lead, self._size = sizes[0], sizes[1]
+
+    def seek(self, container: InputContainer, stream: AudioStream, target: int) -> bool:
+        try:
+            container.seek(self._row.ticks(target), stream=stream, backward=True)
+        except av.error.FFmpegError:
+            return False
+        return True
+
+    def place(self, frame: AudioFrame) -> int | None:
+        """Sample number of a frame; None for one that cannot be placed."""
+        if frame.pts is None or (self._size and frame.samples != self._size):
+            return None
+        at = self._row.index(frame.pts)
+        if not self._size:
+            return at
+        nearest = self._lead + round((at - self._lead) / self._size) * self._size
+        return nearest if abs(nearest - at) <= 1.5 * self._row.per_tick + 1 else at
+
+
+def decoded_sound(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        yield from frames  # type: ignore[misc]

@@ -1,0 +1,101 @@
+"""What the flows show in Prefect: tables, Markdown and links, under keys that stay the same.
+
+A key's artifacts over several runs make its history. Only this file makes artifacts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from reelmill.curation.result import CurateResult
+from reelmill.training.config import TrainResult
+from reelmill.training.encode import EncodeResult
+from reelmill.training.generate import GenerateResult
+
+
+def cell(text: object) -> str:
+    """Text that cannot break out of a Markdown table: paths and messages are not ours."""
+    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'")
+    return escaped.replace("<", "&lt;").replace("\r", " ").replace("\n", " ")
+
+
+def facts_table(title: str, facts: Mapping[str, object]) -> str:
+    """A Markdown table of names and values under a heading."""
+    rows = [f"| {cell(name)} | {cell(value)} |" for name, value in facts.items()]
+    return "\n".join([f"## {title}", "", "| | |", "|---|---|", *rows])
+
+
+def curated(result: CurateResult) -> None:
+    """Counts, a summary and a link to the report of a curation run."""
+    counts = {"files": result.files, "assets": result.assets, "clips": result.clips}
+    create_table_artifact(
+        key="curate-counts",
+        table=[{"of": name, **count.to_json()} for name, count in counts.items()],
+        description=f"Run {cell(result.run)}: in = kept + rejected + failed",
+    )
+    facts: dict[str, object] = {"workspace": result.workspace, **counts}
+    facts |= {"measured anew": result.redone, "seconds": f"{result.seconds:.1f}"}
+    facts |= {"over budget": result.over_budget} if result.over_budget else {}
+    facts |= {f"note {i}": note for i, note in enumerate(result.notes, 1)}
+    create_markdown_artifact(
+        key="curate-summary", markdown=facts_table(f"Curation {cell(result.run)}", facts)
+    )
+    link(key="curate-report", path=Path(result.report), text="report")
+
+
+def summary(key: str, title: str, facts: Mapping[str, object]) -> None:
+    """A Markdown artifact of names and values."""
+    create_markdown_artifact(key=key, markdown=facts_table(title, facts))
+
+
+def link(key: str, path: Path, text: str) -> None:
+    """A link to a local file. Browsers open it from a page that is itself local."""
+    create_link_artifact(key=key, link=path.resolve().as_uri(), link_text=text)
+
+
+def trained(result: TrainResult) -> None:
+    """Losses of a training run and where its model is."""
+    create_table_artifact(
+        key="train-stages",
+        table=[
+            {
+                "stage": stage.name,
+                "steps": stage.steps,
+                "resumed from": stage.resumed_from,
+                "held-out loss, start": round(stage.loss_start, 5),
+                "held-out loss, end": round(stage.loss_end, 5),
+                "seconds": round(stage.seconds, 1),
+            }
+            for stage in result.stages
+        ],
+        description="Held-out losses are of the EMA weights, on the same noise and times.",
+    )
+    facts = {"checkpoint": result.checkpoint, "model": result.export, "steps": result.steps}
+    summary("train-summary", "Training", {**facts, "unreviewed": result.unreviewed})
+
+
+def encoded(result: EncodeResult) -> None:
+    """Counts of an encode run, and clips that could not be encoded."""
+    facts: dict[str, object] = {"output": result.output, "samples": result.samples}
+    facts |= {"clips": result.clips, "too short": result.short, "failed": len(result.failed)}
+    summary("encode-summary", "Encoding", {**facts, "parts reused": result.reused})
+    if result.failed:
+        create_table_artifact(
+            key="encode-failed",
+            table=[{"clip": key, "why": why} for key, why in sorted(result.failed.items())][:200],
+        )
+
+
+def generated(result: GenerateResult) -> None:
+    """What was generated, with what, and a link to it."""
+    facts = {"file": result.output, "frames": result.frames, "seconds": f"{result.seconds:.2f}"}
+    told = {name: result.provenance[name] for name in ("prompt", "task", "seed", "steps")}
+    summary("generate-summary", "Generated clip", {**facts, **told})
+    link("generate-clip", result.output, result.output.name)

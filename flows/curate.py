@@ -1,0 +1,69 @@
+"""Curation as a Prefect flow: each step of the engine is one task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from reelmill.curation.engine import CurateOptions, Curation, Step, StepOutcome
+from reelmill.curation.result import CurateResult
+from reelmill.flows import artifacts
+from reelmill.flows.tasks import run_task
+
+
+def run_step(step: Step) -> StepOutcome:
+    """Runs one step of the engine as a task."""
+    return run_task(
+        step.name,
+        step.run,
+        lambda outcome: f"{outcome.measured} measured, {outcome.seconds:.1f} s",
+        label=step.label,
+        reused=lambda outcome: not outcome.measured,
+    )
+
+
+@flow(name="curate", flow_run_name="curate into {workspace}", retries=0)
+def curate(
+    sources: Annotated[list[str], Field(description="Folders, files or patterns of media.")],
+    workspace: Annotated[Path, Field(description="Folder that holds all that a pipeline makes.")],
+    recipe: Annotated[
+        str | None,
+        Field(description="video, image, audio or a YAML file; empty: each file's own kind."),
+    ] = None,
+    overrides: Annotated[
+        list[str], Field(description="Changes to the recipe, each as Stage.field=value.")
+    ] = [],  # noqa: B006 - Prefect copies parameters, and a form wants a list
+    weights: Annotated[Path | None, Field(description="Folder of pretrained weights.")] = None,
+    allow_missing: Annotated[
+        bool, Field(description="Run without absent weights; scores read 'not measured'.")
+    ] = False,
+    measure_all: Annotated[bool, Field(description="Measure rejected clips too.")] = False,
+    max_failed: Annotated[
+        float | None, Field(ge=0, le=1, description="Failure budget; empty: the recipe's.")
+    ] = None,
+) -> CurateResult:
+    """Measures, decides, cuts what is kept, writes shards and a report.
+
+    Raises what the engine raises. More failures than the budget allows do not fail the flow: its
+    result says so, and the report.
+    """
+    options = CurateOptions(
+        sources=tuple(sources),
+        workspace=workspace,
+        recipe=recipe,
+        overrides=tuple(overrides),
+        weights=weights,
+        allow_missing=allow_missing,
+        measure_all=measure_all,
+        max_failed=max_failed,
+        command="flow curate",
+    )
+    curation = Curation(options)
+    for step in curation.steps():
+        run_step(step)
+    result = curation.result()
+    artifacts.curated(result)
+    return result

@@ -1,0 +1,98 @@
+"""The whole way in one flow: corpus, curation, report, latents, training, a generated clip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from reelmill.curation.planted import Score, score
+from reelmill.curation.result import CurateResult
+from reelmill.datasets.corpus.corpus import make_corpus
+from reelmill.datasets.corpus.truth import CorpusTruth
+from reelmill.flows.curate import curate
+from reelmill.flows.encode import encode
+from reelmill.flows.generate import generate
+from reelmill.flows.tasks import run_task
+from reelmill.flows.train import train
+from reelmill.training.config import TrainResult
+from reelmill.training.encode import EncodeResult
+from reelmill.training.generate import GenerateResult
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long a demo is: clips to train on, and the curriculum."""
+
+    training_clips: int
+    curriculum: str
+
+
+SHORT, FULL = Size(120, "demo"), Size(400, "demo_full")
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What each part of the way came to."""
+
+    corpus: Path
+    truth: CorpusTruth
+    score: Score
+    curated: CurateResult
+    encoded: EncodeResult
+    trained: TrainResult
+    clip: GenerateResult
+
+
+@flow(name="demo", flow_run_name="demo in {folder}", retries=0)
+def demo(
+    folder: Annotated[Path, Field(description="Where everything is written.")],
+    full: Annotated[bool, Field(description="Train until sound and picture agree.")] = False,
+    seed: Annotated[int, Field(description="Seed of all that is random.")] = 0,
+) -> DemoResult:
+    """Makes a corpus with planted defects, curates it, trains on what is kept, generates a clip.
+
+    What is there already is taken as it is. Training is on shards that nobody reviewed, and the
+    checkpoint says so.
+    """
+    size = FULL if full else SHORT
+    corpus, workspace = folder / "corpus", folder / "work"
+    made: list[str] = []
+    truth = run_task(
+        "make corpus",
+        lambda: make_corpus(
+            corpus, seed=seed, training_clips=size.training_clips, done=made.append
+        ),
+        lambda t: f"{len(t.files)} files, {sum(bool(f.defects) for f in t.files)} with a defect",
+        reused=lambda t: not made,
+    )
+    curated = curate(
+        sources=[str(corpus)],
+        workspace=workspace,
+        allow_missing=True,
+        max_failed=1.0,  # files are broken on purpose
+    )
+    verdicts = workspace / "ledger" / "verdicts" / f"{curated.run}.parquet"
+    compared = run_task(
+        "compare with truth",
+        lambda: score(truth, corpus, verdicts),
+        lambda s: f"{s.found} of {len(s.planted)} planted defects found",
+    )
+    encoded = encode(
+        shards=[workspace / "shards" / "video"], output=workspace / "latents", frames=[33, 17]
+    )
+    trained = train(
+        latents=workspace / "latents",
+        output=workspace / "checkpoints" / size.curriculum,
+        curriculum=size.curriculum,
+        seed=seed,
+        unreviewed=True,
+    )
+    prompt = next(file.caption or "" for file in truth.files if file.training)
+    clip = generate(
+        prompt=prompt, model=trained.export, output=folder / "clip.mp4", frames=33, seed=seed
+    )
+    return DemoResult(corpus, truth, compared, curated, encoded, trained, clip)

@@ -1,0 +1,54 @@
+"""Encoding as a Prefect flow: curated shards to latent shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from reelmill.flows import artifacts
+from reelmill.flows.tasks import run_task
+from reelmill.training import encode as engine
+from reelmill.training.encode import EncodeOptions, EncodeResult
+
+
+@flow(name="encode", flow_run_name="encode into {output}", retries=0)
+def encode(
+    shards: Annotated[list[Path], Field(description="Folders of curated shards.")],
+    output: Annotated[Path, Field(description="Folder of latent shards.")],
+    fps: Annotated[int, Field(ge=1, description="Frames per second of the latents.")] = 16,
+    height: Annotated[int, Field(ge=16, description="Pixels; a multiple of 16.")] = 64,
+    width: Annotated[int, Field(ge=16, description="Pixels; a multiple of 16.")] = 64,
+    frames: Annotated[list[int], Field(description="Bucket lengths, each 1 + 4k.")] = [33, 17],  # noqa: B006
+    stride: Annotated[int, Field(ge=1, description="Frames between a clip's windows.")] = 8,
+    video_codec: Annotated[Path | None, Field(description="Saved codec; empty: PCA.")] = None,
+    audio_codec: Annotated[Path | None, Field(description="Saved codec; empty: PCA.")] = None,
+    encoder: Annotated[Path | None, Field(description="Saved encoder; empty: hashed.")] = None,
+    dtype: Annotated[
+        Literal["float16", "float32"], Field(description="Of stored latents.")
+    ] = "float16",
+) -> EncodeResult:
+    """Turns pictures, sound and captions into tensors, once."""
+    options = EncodeOptions(
+        shards=tuple(shards),
+        output=output,
+        fps=fps,
+        height=height,
+        width=width,
+        frames=tuple(frames),
+        stride=stride,
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        encoder=encoder,
+        dtype=dtype,
+    )
+    result = run_task(
+        "encode",
+        lambda: engine.encode(options),
+        lambda r: f"{r.samples} samples of {r.clips} clips, {len(r.failed)} failed",
+        reused=lambda r: r.reused == r.parts,
+    )
+    artifacts.encoded(result)
+    return result

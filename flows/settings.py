@@ -1,0 +1,133 @@
+"""Prefect as Reelmill runs it: with an embedded server unless PREFECT_API_URL names another.
+
+The embedded server is a child of this process on a loopback port. It keeps its database in the
+workspace, logs to a file there, sends nothing anywhere, ends after Prefect has sent its last
+event, and dies with its parent. Call `start` before Prefect is imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reelmill.errors import ReelmillError
+
+STARTUP_S = 180
+SHUTDOWN_S = 10
+PR_SET_PDEATHSIG = 1
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+EMBEDDED = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own log lines say what happens
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_API_SERVICES_SCHEDULER_ENABLED": "false",
+}
+SERVER = {
+    "PREFECT_UI_ENABLED": "false",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(SHUTDOWN_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def start(home: Path) -> None:
+    """Points Prefect at a server: the one that PREFECT_API_URL names, or an embedded one.
+
+    home: folder of the embedded server's database and log. It answers a few seconds later:
+    `connected` waits for it, so that the work in between is not lost.
+    """
+    os.environ.update(QUIET)
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    if "prefect" in sys.modules:
+        raise RuntimeError("Prefect was imported before its settings were made")
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.update(EMBEDDED, PREFECT_HOME=str(home.resolve()))
+    with socket.socket() as port, (home / "server.log").open("ab") as log:
+        port.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{port.getsockname()[1]}/api"
+        command = [sys.executable, "-P", "-m", "uvicorn", "--factory"]
+        command += ["prefect.server.api.server:create_app", "--fd", str(port.fileno())]
+        command += ["--log-level", "error", "--lifespan", "on"]
+        server = subprocess.Popen(
+            command,
+            env={**os.environ, **SERVER},
+            pass_fds=[port.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us: Prefect still has to record it
+            preexec_fn=_die_with_parent,
+        )
+    # Registered before Prefect is imported, so it runs after Prefect's own exit handlers.
+    atexit.register(_stop, server)
+    os.environ["PREFECT_API_URL"] = url
+    os.environ["REELMILL_EMBEDDED_SERVER"] = str(server.pid)
+
+
+def _healthy(url: str) -> bool:
+    host = url.removeprefix("http://").removesuffix("/api")
+    connection = http.client.HTTPConnection(host, timeout=2)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Waits for the embedded server; inside, flows run without the heartbeat that costs a second.
+
+    A heartbeat tells a lasting server that a run still lives; the embedded one dies with the run.
+    Raises ReelmillError when the server does not come up.
+    """
+    pid = os.environ.get("REELMILL_EMBEDDED_SERVER")
+    if pid is None:
+        yield
+        return
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    url = os.environ["PREFECT_API_URL"]
+    log = Path(os.environ["PREFECT_HOME"]) / "server.log"
+    end = time.monotonic() + STARTUP_S
+    while not _healthy(url):
+        gone = os.waitpid(int(pid), os.WNOHANG)[0]
+        if gone or time.monotonic() > end:
+            raise ReelmillError(
+                f"Prefect's embedded server did not start; {log} says why. The command without "
+                "`flow` needs no server."
+            )
+        time.sleep(0.05)
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield

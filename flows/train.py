@@ -1,0 +1,48 @@
+"""Training as a Prefect flow: a curriculum, or some of its stages, is one task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from reelmill.flows import artifacts
+from reelmill.flows.tasks import run_task
+from reelmill.training import trainer
+from reelmill.training.config import TrainOptions, TrainResult
+from reelmill.training.curriculum import curriculum as built_in
+
+
+@flow(name="train", flow_run_name="train {curriculum}", retries=0)
+def train(
+    latents: Annotated[Path, Field(description="Folder of latent shards.")],
+    output: Annotated[Path, Field(description="The run's folder: checkpoints, metrics, export.")],
+    curriculum: Annotated[str, Field(description="Name of a built-in curriculum.")] = "demo",
+    stages: Annotated[list[str], Field(description="Stages to run; empty: all.")] = [],  # noqa: B006
+    seed: Annotated[int, Field(description="Seed of all that is random.")] = 0,
+    unreviewed: Annotated[
+        bool, Field(description="Train without approvals; checkpoints record it.")
+    ] = False,
+    tensorboard: Annotated[bool, Field(description="Write TensorBoard logs too.")] = False,
+) -> TrainResult:
+    """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
+    options = TrainOptions(
+        latents=latents,
+        output=output,
+        curriculum=built_in(curriculum),
+        stages=tuple(stages),
+        seed=seed,
+        unreviewed=unreviewed,
+        tensorboard=tensorboard,
+    )
+    result = run_task(
+        "train",
+        lambda: trainer.train(options),
+        lambda r: f"{r.steps} steps, held-out loss {r.loss_start:.4f} -> {r.loss_end:.4f}",
+        label=f"train {curriculum}",
+        reused=lambda r: r.resumed_from == r.steps,
+    )
+    artifacts.trained(result)
+    return result

@@ -1,0 +1,142 @@
+"""From latents to tokens and back; what is given goes in as channels, references or clean time.
+
+Video enters as Concat(V, I, M) on the channels (paper section 3.2): V the noisy latent, I the
+latents of what is given with the black image's elsewhere, M one channel, 1 = given. References are
+prepended at negative time (section 3.3). A modality that is held (V2A, A2V) enters whole at t = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reelmill.model.config import MMDiTConfig
+from reelmill.model.modality import REFERENCE, TARGET, Modality
+from reelmill.model.positions import audio_positions, reference_positions, video_positions
+
+
+def patchify(z: Tensor, patch: Sequence[int]) -> Tensor:
+    """[B, C, *grid] -> [B, L, prod(patch) * C]: tokens in raster order, channels fastest."""
+    batch, channels, *grid = z.shape
+    if len(grid) != len(patch) or any(n % p for n, p in zip(grid, patch, strict=True)):
+        raise ValueError(f"latents of size {grid} do not divide into patches of {tuple(patch)}")
+    split = [n for size, p in zip(grid, patch, strict=True) for n in (size // p, p)]
+    n = len(patch)
+    outer, inner = [2 + 2 * i for i in range(n)], [3 + 2 * i for i in range(n)]
+    z = z.reshape(batch, channels, *split).permute(0, *outer, *inner, 1)
+    return z.reshape(batch, -1, math.prod(patch) * channels)
+
+
+def unpatchify(tokens: Tensor, grid: Sequence[int], patch: Sequence[int]) -> Tensor:
+    """[B, L, prod(patch) * C] -> [B, C, *grid], the inverse of `patchify`."""
+    batch, n = tokens.shape[0], len(patch)
+    counts = [size // p for size, p in zip(grid, patch, strict=True)]
+    z = tokens.reshape(batch, *counts, *patch, -1)
+    order = [axis for i in range(n) for axis in (1 + i, 1 + n + i)]
+    return z.permute(0, 1 + 2 * n, *order).reshape(batch, -1, *grid)
+
+
+def latent_mask(mask: Tensor, stride: tuple[int, int, int] = (4, 8, 8)) -> Tensor:
+    """Mask of pixels [B, 1, F, H, W] -> mask of latents [B, 1, T, h, w], both 1 = given.
+
+    A latent is given only if all its pixels are: minimum over its stride in space and, causally,
+    over its frames (frame 0 alone, then `stride[0]` at a time). F = 1 + stride[0] * (T - 1).
+    """
+    frames = mask.shape[2]
+    if (frames - 1) % stride[0]:
+        raise ValueError(f"{frames} frames are not 1 + a multiple of {stride[0]}")
+    hidden = F.max_pool3d(1 - mask.float(), (1, *stride[1:]))
+    first, rest = hidden[:, :, :1], hidden[:, :, 1:]
+    if rest.shape[2]:
+        rest = F.max_pool3d(rest, (stride[0], 1, 1))
+    return 1 - torch.cat((first, rest), 2)
+
+
+def masked_pixels(pixels: Tensor, mask: Tensor) -> Tensor:
+    """What I is encoded from: pixels [B, 3, F, H, W] where given, black (-1) elsewhere."""
+    return pixels * mask + (mask - 1)
+
+
+def channel_concat(z: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+    """Concat(V, I, M): [B, 2 C + 1, T, h, w]."""
+    return torch.cat((z, known.to(z), mask.to(z)), 1)
+
+
+def video_modality(
+    config: MMDiTConfig,
+    z: Tensor,
+    t: Tensor,
+    known: Tensor,
+    mask: Tensor,
+    references: Tensor | None = None,
+) -> Modality:
+    """Tokens of a video.
+
+    z: [B, C, T, h, w], noisy or clean. t: [B], or [B, T] for a time per latent frame. known: I, as
+    z. mask: M, [B, 1, T, h, w]. references: clean latents [B, C, n, h, w], prepended with channels
+    (ref, ref, 1) at t = 1.
+    """
+    patch = config.video.patch
+    tokens = patchify(channel_concat(z, known, mask), patch)
+    grid = tuple(n // p for n, p in zip(z.shape[2:], patch, strict=True))
+    pos = video_positions(*grid).to(z.device)
+    plane = grid[1] * grid[2]
+    t = t.to(z)
+    t = t[:, None] if t.ndim == 1 else t[:, :: patch[0]].repeat_interleave(plane, 1)
+    if references is None or references.shape[2] == 0:
+        return Modality(tokens, pos[None], t)
+    ref = patchify(
+        channel_concat(references, references, torch.ones_like(references[:, :1])), patch
+    )
+    count = references.shape[2] // patch[0]
+    ref_pos = reference_positions(count, grid[1], grid[2], config.ref_time_offset).to(z.device)
+    return _prepend(tokens, pos, t, ref.to(z), ref_pos)
+
+
+def audio_modality(
+    config: MMDiTConfig, z: Tensor, t: Tensor, latents: int, references: Tensor | None = None
+) -> Modality:
+    """Tokens of a sound.
+
+    z: [B, C, L]. t: [B] or [B, L]. latents: latent frames T of a video of the same length, which
+    set the clock. references: clean latents [B, C, n], prepended at negative time and t = 1.
+    """
+    tokens = z.transpose(1, 2)
+    t = t.to(z)
+    t = t[:, None] if t.ndim == 1 else t
+    count = 0 if references is None else references.shape[2]
+    pos = audio_positions(z.shape[2], latents, config.rope_scale, references=count).to(z.device)
+    if references is None or count == 0:
+        return Modality(tokens, pos[None], t)
+    return _prepend(tokens, pos[count:], t, references.to(z).transpose(1, 2), pos[:count])
+
+
+def _prepend(tokens: Tensor, pos: Tensor, t: Tensor, ref: Tensor, ref_pos: Tensor) -> Modality:
+    batch, length, count = len(tokens), tokens.shape[1], ref.shape[1]
+    kind = tokens.new_full((1, count + length), TARGET, dtype=torch.int8)
+    kind[:, :count] = REFERENCE
+    clean = torch.ones(batch, count, dtype=t.dtype, device=t.device)
+    return Modality(
+        x=torch.cat((ref, tokens), 1),
+        pos=torch.cat((ref_pos, pos))[None],
+        t=torch.cat((clean, t.expand(batch, length)), 1),
+        kind=kind,
+    )
+
+
+def video_velocity(config: MMDiTConfig, tokens: Tensor, size: Sequence[int]) -> Tensor:
+    """Velocities of the targets as latents: [B, L, token_out] -> [B, C, T, h, w].
+
+    size: (T, h, w) of the latents. References come first and are dropped.
+    """
+    cells = math.prod(size) // math.prod(config.video.patch)
+    return unpatchify(tokens[:, -cells:], size, config.video.patch)
+
+
+def audio_velocity(tokens: Tensor, length: int) -> Tensor:
+    """Velocities of the targets as latents: [B, L, C] -> [B, C, length]; references are dropped."""
+    return tokens[:, -length:].transpose(1, 2)

@@ -1,0 +1,86 @@
+"""Classifier-free guidance for two modalities, as small frozen settings.
+
+    v = c + (s_text - 1) (c - n) + (s_mod - 1) (c - i)
+
+c: with everything; n: without the prompt; i: with the towers kept apart (LTX-2). A scale of 1 is
+off and costs no forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Branch(NamedTuple):
+    """One forward pass of a step: with or without the prompt, with or without the other tower."""
+
+    text: bool
+    av: bool
+
+
+FULL, NO_TEXT, APART = Branch(True, True), Branch(False, True), Branch(True, False)
+
+
+@dataclass(frozen=True)
+class TextCFG:
+    """Scales against the pass without the prompt. Ovi uses 4 and 3, LTX-2 3 and 7."""
+
+    video: float = 1.0
+    audio: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModalityCFG:
+    """Scales against the pass whose towers do not see each other. LTX-2 uses 3 and 3."""
+
+    video: float = 1.0
+    audio: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Share (0 to 1) of the way back to the unguided standard deviation; LTX-2 uses .7."""
+
+    video: float = 0.0
+    audio: float = 0.0
+
+
+@dataclass(frozen=True)
+class Guider:
+    """How a step's forward passes are combined. The default is no guidance."""
+
+    text: TextCFG = TextCFG()
+    modality: ModalityCFG = ModalityCFG()
+    rescale: Rescale = Rescale()
+
+    def plan(self, names: tuple[str, ...] = ("video", "audio")) -> tuple[Branch, ...]:
+        """The distinct forward passes of a step. names: the modalities that are generated."""
+        branches = [FULL]
+        if any(getattr(self.text, name) != 1 for name in names):
+            branches.append(NO_TEXT)
+        if any(getattr(self.modality, name) != 1 for name in names):
+            branches.append(APART)
+        return tuple(branches)
+
+    def combine(self, name: str, velocities: Mapping[Branch, Tensor]) -> Tensor:
+        """The guided velocity of one modality, `video` or `audio`, from those of `plan`."""
+        full = guided = velocities[FULL]
+        for branch, setting in ((NO_TEXT, self.text), (APART, self.modality)):
+            if branch in velocities and getattr(setting, name) != 1:
+                guided = guided + (getattr(setting, name) - 1) * (full - velocities[branch])
+        share = getattr(self.rescale, name)
+        if share and guided is not full:
+            axes = tuple(range(1, full.ndim))
+            ratio = full.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+            guided = guided * (share * ratio + 1 - share)
+        return guided
+
+    def to_json(self) -> dict[str, dict[str, float]]:
+        return asdict(self)
+
+
+NO_GUIDANCE = Guider()

@@ -1,0 +1,208 @@
+"""From noise to latents: Euler steps along the learned velocity, both modalities in one clock."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reelmill.model.conditioning import (
+    audio_modality,
+    audio_velocity,
+    video_modality,
+    video_velocity,
+)
+from reelmill.model.flow import interpolate, shift
+from reelmill.model.guidance import FULL, NO_GUIDANCE, NO_TEXT, Branch, Guider
+from reelmill.model.mmdit import EncodedText, MMDiT
+from reelmill.model.modality import Modality, Text
+
+
+@dataclass(frozen=True)
+class VideoCanvas:
+    """The video to make. known: I, [B, C, T, h, w]. mask: M, [B, 1, T, h, w]; 1 = given.
+
+    references: clean latents [B, C, n, h, w]. held: the video is `known`, whole and clean (V2A).
+    """
+
+    known: Tensor
+    mask: Tensor
+    references: Tensor | None = None
+    held: bool = False
+
+
+@dataclass(frozen=True)
+class AudioCanvas:
+    """The sound to make: `length` tokens beside `latents` latent video frames.
+
+    references: clean latents [B, C, n]. held: the sound itself, [B, C, length], clean (A2V).
+    """
+
+    length: int
+    latents: int
+    references: Tensor | None = None
+    held: Tensor | None = None
+
+
+def schedule(steps: int, s: float) -> Tensor:
+    """float64 [steps + 1]: times from 0 to 1, moved towards noise by the shift s."""
+    return shift(torch.linspace(0, 1, steps + 1, dtype=torch.float64), s)
+
+
+def noise(seeds: Sequence[int], stream: str, shape: Sequence[int]) -> Tensor:
+    """float32 [len(seeds), *shape], each sample from its own seed alone, made on the CPU."""
+    samples = []
+    for seed in seeds:
+        digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        samples.append(torch.randn(*shape, generator=generator))
+    return torch.stack(samples)
+
+
+@torch.no_grad()
+def sample(
+    model: MMDiT,
+    text: Text,
+    *,
+    video: VideoCanvas | None = None,
+    audio: AudioCanvas | None = None,
+    seeds: Sequence[int],
+    null: Text | None = None,
+    steps: int = 50,
+    s: float = 5.0,
+    guider: Guider = NO_GUIDANCE,
+    paste_known: bool = True,
+    av: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Latents ([B, C, T, h, w] or None, [B, C, L] or None), float32, on the model's device.
+
+    One modality may be None (its tower is not run) or held (given at t = 1 and returned as it is).
+    seeds: one per sample; a sample does not depend on what else is in the batch. null: the empty
+    prompt, needed for text guidance. steps, s: Euler steps and shift (Wan 2.1: 50 and 5; 3 at
+    480p). paste_known: what M gives is put back after every step, and exactly at the end.
+    av: False takes out the attention between the towers, to compare. progress(done, steps).
+    """
+    run = _Run(model, video, audio, len(seeds))
+    names = run.names
+    if not names:
+        raise ValueError("nothing to sample: give a canvas that is not held")
+    branches = guider.plan(names) if av else (FULL,)
+    if NO_TEXT in branches and null is None:
+        raise ValueError("text guidance needs the empty prompt: null=")
+    groups = run.groups(branches, text, null)
+    device = next(model.parameters()).device
+    start = {n: noise(seeds, n, run.shape(n)).to(device) for n in names}
+    z = dict(start)
+    times = schedule(steps, s).tolist()
+    for step, (t, t_next) in enumerate(itertools.pairwise(times)):
+        velocities: dict[str, dict[Branch, Tensor]] = {n: {} for n in names}
+        for members, encoded in groups:
+            for n, v in run.velocity(z, t, members, encoded, members[0].av and av).items():
+                velocities[n] |= zip(members, v.float().chunk(len(members)), strict=True)
+        z = {n: z[n] + (t_next - t) * guider.combine(n, velocities[n]) for n in names}
+        if paste_known and "video" in z and video is not None:
+            given = interpolate(video.known.to(z["video"]), start["video"], t_next)
+            z["video"] = torch.where(video.mask.to(device).bool(), given, z["video"])
+        if progress is not None:
+            progress(step + 1, steps)
+    held_video = video.known.to(device) if video is not None and video.held else None
+    held_audio = audio.held.to(device) if audio is not None and audio.held is not None else None
+    return z.get("video", held_video), z.get("audio", held_audio)
+
+
+@dataclass
+class _Run:
+    """One call of `sample`: turns latents into tokens, runs the model, and back."""
+
+    model: MMDiT
+    video: VideoCanvas | None
+    audio: AudioCanvas | None
+    batch: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities that are generated."""
+        video = self.video is not None and not self.video.held
+        audio = self.audio is not None and self.audio.held is None
+        return ("video",) * video + ("audio",) * audio
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name == "video" and self.video is not None:
+            return tuple(self.video.known.shape[1:])
+        if self.audio is None or self.model.config.audio is None:
+            raise ValueError("this model has no audio tower")
+        return self.model.config.audio.out_ch, self.audio.length
+
+    def groups(
+        self, branches: Sequence[Branch], text: Text, null: Text | None
+    ) -> list[tuple[list[Branch], EncodedText]]:
+        """Branches that can share one forward pass, with their prompts one after the other."""
+        out = []
+        for av in (True, False):
+            members = [b for b in branches if b.av == av]
+            if members:
+                prompts = [p for b in members for p in self._prompts(b, text, null)]
+                joined = Text.stack(prompts).to(next(self.model.parameters()).device)
+                encoded = self.model.encode_text(joined, cache=True)
+                out.append((members, encoded))
+        return out
+
+    def _prompts(self, branch: Branch, text: Text, null: Text | None) -> list[Tensor]:
+        chosen = text if branch.text or null is None else null
+        prompts = chosen.unstack()
+        return prompts * self.batch if len(prompts) == 1 else prompts
+
+    def velocity(
+        self,
+        z: dict[str, Tensor],
+        t: float,
+        members: list[Branch],
+        encoded: EncodedText,
+        av: bool,
+    ) -> dict[str, Tensor]:
+        """Velocities of the generated modalities, [len(members) * B, ...]."""
+        video, audio = self._video(z, t, len(members)), self._audio(z, t, len(members))
+        v, a = self.model(video, audio, encoded, av=av)
+        out = {}
+        if "video" in z and v is not None:
+            out["video"] = video_velocity(self.model.config, v, z["video"].shape[2:])
+        if "audio" in z and a is not None:
+            out["audio"] = audio_velocity(a, z["audio"].shape[2])
+        return out
+
+    def _video(self, z: dict[str, Tensor], t: float, copies: int) -> Modality | None:
+        c = self.video
+        if c is None:
+            return None
+        latents = self._copy(c.known if c.held else z["video"], copies)
+        mask = torch.ones_like(c.mask) if c.held else c.mask
+        return video_modality(
+            self.model.config,
+            latents,
+            latents.new_full((len(latents),), 1.0 if c.held else t),
+            self._copy(c.known, copies),
+            self._copy(mask, copies),
+            None if c.references is None else self._copy(c.references, copies),
+        )
+
+    def _audio(self, z: dict[str, Tensor], t: float, copies: int) -> Modality | None:
+        c = self.audio
+        if c is None:
+            return None
+        latents = self._copy(z["audio"] if c.held is None else c.held, copies)
+        return audio_modality(
+            self.model.config,
+            latents,
+            latents.new_full((len(latents),), t if c.held is None else 1.0),
+            c.latents,
+            None if c.references is None else self._copy(c.references, copies),
+        )
+
+    def _copy(self, x: Tensor, copies: int) -> Tensor:
+        weight = next(self.model.parameters())
+        return x.to(weight.device, weight.dtype).repeat(copies, *[1] * (x.ndim - 1))

@@ -1,0 +1,126 @@
+"""`reelmill curate`: raw media in, curated shards and a report out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reelmill import console
+from reelmill.commands.options import Json, Settings, Via, WeightsDir, Workspace, examples
+
+if TYPE_CHECKING:
+    from reelmill.curation.engine import CurateOptions
+    from reelmill.curation.result import CurateResult
+
+EPILOG = examples(
+    "reelmill curate media/ --workspace work",
+    "reelmill curate 'media/**/*.mp4' -w work --recipe video --set Shots.threshold=30",
+    "reelmill recipe show video > mine.yaml; reelmill curate media/ -w work --recipe mine.yaml",
+)
+
+
+def curate(
+    ctx: typer.Context,
+    sources: Annotated[
+        list[str], typer.Argument(help="Folders, files or patterns of media.", metavar="SOURCE")
+    ],
+    workspace: Workspace,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="video, image, audio or a YAML file. Without it each file goes to the recipe of "
+            "its kind."
+        ),
+    ] = None,
+    settings: Settings = None,
+    weights: WeightsDir = None,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing", help="Run without absent weights; scores read 'not measured'."
+        ),
+    ] = False,
+    measure_all: Annotated[
+        bool,
+        typer.Option("--measure-all", help="Measure rejected clips too, to explore bounds."),
+    ] = False,
+    max_failed: Annotated[
+        float | None,
+        typer.Option(help="Share of failed clips (0 to 1) above which the exit code is 3."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Curates media: measures, decides, cuts what is kept, writes shards and a report.
+
+    Run it again to go on after an interruption, or after more media came or a bound moved: only
+    what is missing is measured.
+    """
+    from reelmill.curation.engine import CurateOptions
+
+    options = CurateOptions(
+        sources=tuple(sources),
+        workspace=workspace,
+        recipe=recipe,
+        overrides=tuple(settings or ()),
+        weights=weights,
+        allow_missing=allow_missing,
+        measure_all=measure_all,
+        max_failed=max_failed,
+        command=shlex.join(["reelmill", *sys.argv[1:]]),
+    )
+    result = through_prefect(options) if ctx.obj is Via.FLOW else directly(options)
+    show(result)
+    console.answer(json.loads(result.to_json()))
+    raise typer.Exit(result.exit_code)
+
+
+def directly(options: CurateOptions) -> CurateResult:
+    """Runs the engine in this process, with progress bars."""
+    from reelmill.curation.engine import Curation
+
+    curation = Curation(options)
+    for step in curation.steps():
+        with console.bar(step.label, step.total) as advance:
+            outcome = step.run(advance)
+        console.log.info("%s: %d measured, %.1f s", step.label, outcome.measured, outcome.seconds)
+    return curation.result()
+
+
+def through_prefect(options: CurateOptions) -> CurateResult:
+    """Runs the same steps as tasks of a Prefect flow."""
+    from reelmill.curation.engine import Curation
+    from reelmill.flows import settings
+
+    Curation(options)  # a wrong option is told before a server starts
+    settings.start(options.workspace / ".prefect")
+    from reelmill.flows.curate import curate as flow
+
+    with settings.connected():
+        return flow(
+            sources=list(options.sources),
+            workspace=options.workspace,
+            recipe=options.recipe,
+            overrides=list(options.overrides),
+            weights=options.weights,
+            allow_missing=options.allow_missing,
+            measure_all=options.measure_all,
+            max_failed=options.max_failed,
+        )
+
+
+def show(result: CurateResult) -> None:
+    """The result for a person."""
+    for name in ("files", "assets", "clips"):
+        console.say(f"{name:8} {getattr(result, name)}")
+    console.say(f"measured {result.redone} anew, {result.seconds:.1f} s")
+    console.say(f"report   {result.report}")
+    for path in result.shards:
+        console.say(f"shard    {path}")
+    for text in result.notes:
+        console.note(f"note: {text}")
+    if result.over_budget:
+        console.note(f"BudgetExceeded: {result.over_budget}")

@@ -1,0 +1,114 @@
+"""`reelmill encode`: curated shards in, latent shards out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reelmill import console
+from reelmill.commands.options import Json, Via, Workspace, examples
+
+if TYPE_CHECKING:
+    from reelmill.training.encode import EncodeOptions, EncodeResult
+
+EPILOG = examples(
+    "reelmill encode --workspace work",
+    "reelmill encode -w work --height 256 --width 448 --frames 81 --video-codec codecs/wan",
+)
+
+
+def encode(
+    ctx: typer.Context,
+    workspace: Workspace,
+    shards: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of curated shards. Repeatable. Default: all of the workspace."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of latent shards. Default: latents/.")
+    ] = None,
+    fps: Annotated[int, typer.Option(help="Frames per second.")] = 16,
+    height: Annotated[int, typer.Option(help="Pixels, a multiple of 16.")] = 64,
+    width: Annotated[int, typer.Option(help="Pixels, a multiple of 16.")] = 64,
+    frames: Annotated[
+        list[int] | None, typer.Option(help="Bucket length, 1 + 4k. Repeatable. Default: 33, 17.")
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Frames between the windows of a clip.")] = 8,
+    video_codec: Annotated[
+        Path | None, typer.Option(help="Folder of a saved codec. Default: PCA of these shards.")
+    ] = None,
+    audio_codec: Annotated[
+        Path | None, typer.Option(help="Folder of a saved codec. Default: PCA of these shards.")
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Folder of a saved prompt encoder. Default: hashed words.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turns curated clips into latents, sound and captions too; goes on where it stopped."""
+    from reelmill.datasets.workspace import open_workspace
+    from reelmill.errors import UsageError
+    from reelmill.training.encode import EncodeOptions
+
+    place = open_workspace(workspace, create=False)
+    seen = [p.parent for p in sorted(place.root.glob("shards/*/manifest.json"))]
+    pictured = [folder for folder in seen if folder.name != "audio"]
+    if not shards and not pictured:
+        raise UsageError(f"{workspace} holds no shards with pictures: curate first, see `status`.")
+    options = EncodeOptions(
+        shards=tuple(shards or pictured),
+        output=output or place.latents,
+        fps=fps,
+        height=height,
+        width=width,
+        frames=tuple(frames or (33, 17)),
+        stride=stride,
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        encoder=encoder,
+    )
+    home = place.root / ".prefect"
+    result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)
+    console.say(
+        f"{result.samples} samples of {result.clips} clips ({result.short} too short, "
+        f"{len(result.failed)} failed); {result.reused} of {result.parts} parts were there"
+    )
+    console.say(f"latents  {result.output}")
+    console.answer(
+        {
+            "latents": str(result.output),
+            "samples": result.samples,
+            "clips": result.clips,
+            "short": result.short,
+            "failed": dict(result.failed),
+            "parts": result.parts,
+            "reused": result.reused,
+        }
+    )
+
+
+def directly(options: EncodeOptions) -> EncodeResult:
+    """Encodes in this process, with a progress bar."""
+    from reelmill.training.encode import encode as run
+
+    with console.bar("encode") as bar:
+        return run(options, bar.at)
+
+
+def through_prefect(options: EncodeOptions, home: Path) -> EncodeResult:
+    """Encodes as a task of a Prefect flow."""
+    from reelmill.flows import settings
+
+    settings.start(home)
+    from reelmill.flows.encode import encode as flow
+
+    run: Callable[..., EncodeResult] = flow
+
+    given = asdict(options)
+    with settings.connected():
+        lists = {name: list(given[name]) for name in ("shards", "frames")}
+        return run(**given | lists)

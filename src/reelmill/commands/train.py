@@ -1,0 +1,119 @@
+"""`reelmill train`: latent shards in, checkpoints and a model to generate with out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reelmill import console
+from reelmill.commands.options import Json, Seed, Via, Workspace, examples
+
+if TYPE_CHECKING:
+    from reelmill.training.config import TrainOptions, TrainResult
+
+EPILOG = examples(
+    "reelmill train --workspace work",
+    "reelmill train -w work --curriculum demo_full --output work/checkpoints/long",
+    "reelmill train -w work --unreviewed",
+)
+
+
+def train(
+    ctx: typer.Context,
+    workspace: Workspace,
+    curriculum: Annotated[str, typer.Option(help="Name of a built-in curriculum.")] = "demo",
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Run this stage only. Repeatable.")
+    ] = None,
+    latents: Annotated[
+        Path | None, typer.Option(help="Folder of latent shards. Default: the workspace's.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder. Default: checkpoints/CURRICULUM in the workspace."),
+    ] = None,
+    seed: Seed = 0,
+    unreviewed: Annotated[
+        bool,
+        typer.Option(
+            "--unreviewed", help="Train on shards nobody approved; checkpoints record it."
+        ),
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
+    from reelmill.datasets.workspace import open_workspace
+    from reelmill.training.config import TrainOptions
+    from reelmill.training.curriculum import curriculum as built_in
+
+    place = open_workspace(workspace, create=False)
+    options = TrainOptions(
+        latents=latents or place.latents,
+        output=output or place.checkpoints / curriculum,
+        curriculum=built_in(curriculum),
+        stages=tuple(stage or ()),
+        seed=seed,
+        unreviewed=unreviewed,
+        tensorboard=tensorboard,
+    )
+    home = place.root / ".prefect"
+    result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)
+    show(result)
+    console.answer(as_object(result))
+
+
+def directly(options: TrainOptions) -> TrainResult:
+    """Trains in this process, with a progress bar."""
+    from reelmill.training.trainer import train as run
+
+    with console.bar("train") as bar:
+        return run(options, bar.at)
+
+
+def through_prefect(options: TrainOptions, home: Path) -> TrainResult:
+    """Trains as a task of a Prefect flow."""
+    from reelmill.flows import settings
+
+    settings.start(home)
+    from reelmill.flows.train import train as flow
+
+    with settings.connected():
+        return flow(
+            latents=options.latents,
+            output=options.output,
+            curriculum=options.curriculum.name,
+            stages=list(options.stages),
+            seed=options.seed,
+            unreviewed=options.unreviewed,
+            tensorboard=options.tensorboard,
+        )
+
+
+def show(result: TrainResult) -> None:
+    """The result for a person."""
+    for stage in result.stages:
+        console.say(
+            f"stage {stage.name}: {stage.steps} steps, held-out loss {stage.loss_start:.4f} -> "
+            f"{stage.loss_end:.4f}, {stage.seconds:.0f} s"
+            + (f", resumed from step {stage.resumed_from}" if stage.resumed_from else "")
+        )
+    console.say(f"checkpoint {result.checkpoint}")
+    console.say(f"model      {result.export}")
+
+
+def as_object(result: TrainResult) -> dict[str, Any]:
+    return {
+        "checkpoint": str(result.checkpoint),
+        "model": str(result.export),
+        "steps": result.steps,
+        "resumed_from": result.resumed_from,
+        "loss_start": result.loss_start,
+        "loss_end": result.loss_end,
+        "unreviewed": result.unreviewed,
+        "stages": [stage.name for stage in result.stages],
+    }

@@ -1,0 +1,82 @@
+"""The embedded server comes up without being asked, and goes without being told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from reelmill.flows import settings
+settings.start(Path(sys.argv[1]))
+from prefect import flow, task
+
+@flow
+def little():
+    print("server", __import__("os").environ["REELMILL_EMBEDDED_SERVER"], flush=True)
+    time.sleep(float(sys.argv[2]))
+    return 7
+
+with settings.connected():
+    assert little() == 7
+"""
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+def test_a_flow_runs_with_no_server_and_leaves_nothing_behind(tmp_path: Path):
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, tmp_path / "home", "0"],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=240,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert not alive(int(run.stdout.split()[1]))
+    assert (tmp_path / "home" / "server.log").read_text() == ""
+    assert (tmp_path / "home" / "prefect.db").stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_server_dies_with_its_parent(tmp_path: Path, how: int):
+    run = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, tmp_path / "home", "200"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=clean_environment(),
+    )
+    try:
+        assert run.stdout is not None
+        server = int(run.stdout.readline().split()[1])
+        assert alive(server)
+        run.send_signal(how)
+        run.wait(60)
+        end = time.monotonic() + 30
+        while alive(server) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not alive(server)
+    finally:
+        run.kill()
+        run.communicate()

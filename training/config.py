@@ -1,0 +1,70 @@
+"""What a training run is asked to do, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reelmill.training.curriculum import Curriculum
+
+# Called with what is done, how much there is when known, and a few words.
+Progress = Callable[[float, float | None, str], None]
+
+
+def silent(done: float, total: float | None = None, text: str = "") -> None:
+    """The progress of those who do not want to know."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """A training run.
+
+    latents: folder of latent shards. output: the run's folder: checkpoints, metrics.jsonl, export.
+    shards: the curated shards that the latents came from, whose approvals are asked for.
+    stages: names of the stages to run, all when empty. unreviewed: train without approvals, which
+    every checkpoint then records. threads: of torch, 0 leaves them as they are.
+    """
+
+    latents: Path
+    output: Path
+    curriculum: Curriculum
+    shards: tuple[Path, ...] = ()
+    stages: tuple[str, ...] = ()
+    seed: int = 0
+    unreviewed: bool = False
+    tensorboard: bool = False
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """loss_start, loss_end: held-out, of the EMA weights, on the same noise and times."""
+
+    name: str
+    steps: int
+    loss_start: float
+    loss_end: float
+    checkpoint: Path
+    resumed_from: int
+    corrupt: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """resumed_from: the step that the run went on from, 0 when it was new.
+
+    export: folder with the EMA weights and all that model/pipeline.py needs to generate.
+    """
+
+    stages: tuple[StageResult, ...]
+    checkpoint: Path
+    export: Path
+    loss_start: float
+    loss_end: float
+    steps: int
+    resumed_from: int
+    unreviewed: bool
+    details: Mapping[str, Any] = field(default_factory=dict)

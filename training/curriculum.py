@@ -1,0 +1,189 @@
+"""A curriculum as data: what is trained on what, in which order (paper section 4, Table 1).
+
+`CURRICULA` holds the two of the offline demo. A stage names everything that its outcome depends
+on, so its digest identifies it: a checkpoint of another digest is never resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from reelmill.errors import UsageError
+from reelmill.model.config import MMDiTConfig, preset
+from reelmill.model.mmdit import MMDiT, part_of
+from reelmill.training.tasks import TASKS
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Optim(_Data):
+    """AdamW with warm-up. Defaults: betas as Ovi and SkyReels-V2 train, weight decay .01."""
+
+    lr: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(
+        default=0.99, ge=0, lt=1
+    )  # .9999 at scale; short runs need a short memory
+
+
+class Objective(_Data):
+    """Flow matching on both modalities (paper section 3.1): equal weights, t uniform in (0, 1).
+
+    shift > 1 moves t towards noise: t' = t / (shift - (shift - 1) t), the shift of Esser et al.
+    (2024) in the paper's direction of time. text_dropout: share of captions replaced by none.
+    """
+
+    video_weight: float = Field(default=1.0, ge=0)
+    audio_weight: float = Field(default=1.0, ge=0)
+    shift: float = Field(default=1.0, gt=0)
+    text_dropout: float = Field(default=0.1, ge=0, le=1)
+
+
+class TrainStage(_Data):
+    """One row of a curriculum. tasks: weights of the mixture, realised within one step.
+
+    init_from: name of the stage whose EMA weights it starts from, None to start afresh.
+    held_out: share of source files that are never trained on and give the held-out loss.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
+    tasks: dict[str, float]
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    init_from: str | None = None
+    trainable: Literal["all", "video", "audio"] = "all"
+    optim: Optim = Optim()
+    objective: Objective = Objective()
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    validate_every: int = Field(default=100, gt=0)
+    checkpoint_every: int = Field(default=200, gt=0)
+    max_corrupt: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> TrainStage:
+        unknown = set(self.tasks) - set(TASKS)
+        if unknown or not self.tasks:
+            raise ValueError(f"unknown tasks {sorted(unknown)}; known: {', '.join(TASKS)}")
+        if any(weight <= 0 for weight in self.tasks.values()):
+            raise ValueError("task weights must be above zero")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """sha256 of everything that changes what the stage learns. How often it saves does not."""
+        fields = self.model_dump(mode="json", exclude={"checkpoint_every"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+class Model(_Data):
+    """Which model is trained: a preset, and what of it is changed (model/config.py).
+
+    patch: of the video tower. heads, rope_dims: of both. cross_gain: initial gain of the query and
+    key norms of audio-video cross-attention. At gain 1 its logits cannot exceed sqrt(head_dim), too
+    soft to single out a moment; training finds that sharpness by itself, but late.
+    """
+
+    preset: str = "demo"
+    patch: tuple[int, int, int] | None = None
+    heads: int | None = None
+    rope_dims: tuple[int, int, int] | None = None
+    cross_gain: float = Field(default=1.0, gt=0)
+
+    def config(self, video_channels: int, audio_channels: int, text_dim: int) -> MMDiTConfig:
+        """The model config for codecs with these channels and an encoder of this width."""
+        base = preset(
+            self.preset,
+            video_channels=video_channels,
+            audio_channels=audio_channels or 40,
+            text_dim=text_dim,
+        )
+        changed: dict[str, Any] = {"heads": self.heads or base.video.heads, "rope_dims": ()}
+        if self.rope_dims:
+            changed["rope_dims"] = self.rope_dims
+        video = replace(base.video, patch=self.patch or base.video.patch, **changed)
+        audio = replace(base.audio, **changed) if base.audio else None
+        return replace(base, video=video, audio=audio)
+
+    def prepare(self, model: MMDiT) -> None:
+        """Sets what a fresh model starts with."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if part_of(name) == "cross" and "qk_norm" in name:
+                    parameter.fill_(self.cross_gain)
+
+
+class Curriculum(_Data):
+    """Stages in order, all for one model."""
+
+    name: str
+    model: Model
+    stages: tuple[TrainStage, ...]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Curriculum:
+        seen: set[str] = set()
+        for stage in self.stages:
+            if stage.name in seen:
+                raise ValueError(f"two stages are named {stage.name!r}")
+            if stage.init_from is not None and stage.init_from not in seen:
+                raise ValueError(
+                    f"stage {stage.name!r} starts from {stage.init_from!r}, no earlier stage"
+                )
+            seen.add(stage.name)
+        return self
+
+
+def curriculum(name: str) -> Curriculum:
+    """A built-in curriculum by name. Raises UsageError that lists those there are."""
+    if name not in CURRICULA:
+        raise UsageError(f"no curriculum {name!r}; there are: {', '.join(CURRICULA)}.")
+    return CURRICULA[name]
+
+
+_SYNC_TASKS = {"v2a": 0.5, "t2av": 0.3, "a2v": 0.1, "t2v": 0.05, "i2v": 0.05}
+_DEMO_MODEL = Model(preset="tiny", patch=(1, 4, 4), heads=2, rope_dims=(24, 4, 4), cross_gain=3.0)
+
+CURRICULA = {
+    "demo": Curriculum(
+        name="demo",
+        model=_DEMO_MODEL,
+        stages=(
+            TrainStage(
+                name="joint",
+                tasks=_SYNC_TASKS,
+                steps=400,
+                batch=16,
+                optim=Optim(lr=4e-3, warmup_steps=50),
+                objective=Objective(shift=5.0),
+            ),
+        ),
+    ),
+    "demo_full": Curriculum(
+        name="demo_full",
+        model=_DEMO_MODEL,
+        stages=(
+            TrainStage(
+                name="joint",
+                tasks=_SYNC_TASKS,
+                steps=4000,
+                batch=32,
+                optim=Optim(lr=4e-3, warmup_steps=50, schedule="cosine"),
+                objective=Objective(shift=5.0),
+                validate_every=250,
+                checkpoint_every=500,
+            ),
+        ),
+    ),
+}

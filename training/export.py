@@ -1,0 +1,51 @@
+"""A trained model in a folder, with all that model/pipeline.py needs to generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reelmill import __version__
+from reelmill.datasets.latents import LatentDataset
+from reelmill.errors import CheckpointError
+from reelmill.model.codecs.load import load_audio_codec, load_video_codec
+from reelmill.model.config import MMDiTConfig
+from reelmill.model.encoders.load import load_encoder
+from reelmill.model.mmdit import MMDiT
+from reelmill.model.pipeline import AUDIO_CODEC, TEXT_ENCODER, VIDEO_CODEC, Pipeline
+from reelmill.training.checkpoint import Checkpoint
+
+
+def make_pipeline(point: Checkpoint, data: LatentDataset) -> Pipeline:
+    """The EMA weights of a checkpoint with the codecs beside the latents it was trained on.
+
+    Raises CheckpointError when the codecs are not those that the latents were encoded by.
+    """
+    model = MMDiT(MMDiTConfig.from_json(point.config["model"]))
+    model.load_state_dict(point.ema, strict=True)
+    pipeline = Pipeline(
+        model=model.eval(),
+        video_codec=load_video_codec(data.folder / VIDEO_CODEC),
+        audio_codec=load_audio_codec(data.folder / AUDIO_CODEC),
+        encoder=load_encoder(data.folder / TEXT_ENCODER),
+        provenance={
+            "stage": point.config["stage"]["name"],
+            "step": point.step,
+            "seed": point.config["seed"],
+            "latents": data.manifest.digest,
+            "sources": dict(data.manifest.sources),
+            "unreviewed": bool(point.state["unreviewed"]),
+            "version": __version__,
+        },
+    )
+    for name, found in pipeline.fingerprints.items():
+        if found != getattr(data.manifest, name):
+            raise CheckpointError(
+                f"the {name} codec beside {data.folder} is {found}, its latents were made by "
+                f"{getattr(data.manifest, name)}. Encode again."
+            )
+    return pipeline
+
+
+def export_model(folder: Path, point: Checkpoint, data: LatentDataset) -> Path:
+    """Writes `make_pipeline` to a folder that Pipeline.load reads, in place of the old one."""
+    return make_pipeline(point, data).save(folder)

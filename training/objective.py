@@ -1,0 +1,154 @@
+"""The objective: flow matching on both modalities, with randomness keyed by (seed, step, slot).
+
+`z_t = t z_0 + (1 - t) eps`, target `z_0 - eps`, t = 1 is data (paper section 3.1). A sample's time,
+noise and caption dropout depend on nothing but the seed, the step and its slot in the global
+batch, so a run is the same at any world size and needs no generator state in checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from reelmill.datasets.loader import Batch
+from reelmill.errors import DatasetError
+from reelmill.model.conditioning import (
+    audio_modality,
+    audio_velocity,
+    video_modality,
+    video_velocity,
+)
+from reelmill.model.flow import interpolate, shift, target
+from reelmill.model.mmdit import MMDiT
+from reelmill.model.modality import Text
+from reelmill.training.curriculum import Objective
+from reelmill.training.tasks import Task, condition, known_mask
+
+_TRAIN, _HELD_OUT = 0x7472_6169_6E, 0x6865_6C64  # second half of the Philox key: the stream
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of a batch. t: [b]; noise like the latents; drop_text: bool [b]."""
+
+    t: Tensor
+    video: Tensor
+    audio: Tensor | None
+    drop_text: Tensor
+
+
+@dataclass(frozen=True)
+class Losses:
+    """total: the scalar that is minimised. video, audio: mean squared error per sample [b]."""
+
+    total: Tensor
+    video: Tensor | None
+    audio: Tensor | None
+    t: Tensor
+
+
+def draw(seed: int, step: int, batch: Batch, config: Objective) -> Draws:
+    """Random numbers for the slots of a batch of a training step."""
+    u, drop, video, audio = _numbers(seed, _TRAIN, step, batch)
+    return Draws(shift(u, config.shift), video, audio, drop < config.text_dropout)
+
+
+def held_out_draw(batch: Batch, of: int) -> Draws:
+    """The random numbers of held-out losses: never another, with times spread evenly over (0, 1).
+
+    of: how many slots there are in all batches of this validation.
+    """
+    _, _, video, audio = _numbers(0, _HELD_OUT, 0, batch)
+    t = torch.from_numpy((batch.slots + 0.5) / of).float()
+    return Draws(t, video, audio, torch.zeros(len(t), dtype=torch.bool))
+
+
+def _numbers(
+    seed: int, stream: int, step: int, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Two uniform numbers per sample, and noise like the latents."""
+    uniform, video, audio = [], [], []
+    for slot in batch.slots:
+        key = np.array([seed, stream], dtype=np.uint64)
+        random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, int(slot), step]))
+        uniform.append(random.random(2))
+        video.append(random.standard_normal(batch.video.shape[1:], dtype=np.float32))
+        if batch.audio is not None:
+            audio.append(random.standard_normal(batch.audio.shape[1:], dtype=np.float32))
+    both = torch.from_numpy(np.stack(uniform))
+    noise = torch.from_numpy(np.stack(audio)) if audio else None
+    return both[:, 0].float(), both[:, 1], torch.from_numpy(np.stack(video)), noise
+
+
+def flow_loss(
+    model: MMDiT,
+    task: Task,
+    batch: Batch,
+    draws: Draws,
+    config: Objective,
+    constants: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor] | None = None,
+) -> Losses:
+    """Loss of one batch of one task.
+
+    constants: `null_text` and `black.<F>x<H>x<W>` of the latents. weights: other parameters to run
+    the model with (the moving average). A clean modality is given at t = 1 and has no loss; the
+    loss of a target counts known latents too, as in the paper's equation 6.
+    """
+    z0, sound = torch.from_numpy(batch.video), None
+    if batch.audio is not None:
+        sound = torch.from_numpy(batch.audio)
+    if task.audio != "absent" and sound is None:
+        raise DatasetError(f"task {task.name!r} needs sound, which {batch.keys[0]} has none of.")
+    clean = torch.ones_like(draws.t)
+    video = audio = None
+    if task.video != "absent":
+        mask = known_mask(task, z0)
+        t = clean if task.video == "clean" else draws.t
+        known = condition(z0, mask, constants[black_key(batch)])
+        video = video_modality(model.config, interpolate(z0, draws.video, t), t, known, mask)
+    if task.audio != "absent":
+        assert sound is not None
+        assert draws.audio is not None
+        t = clean if task.audio == "clean" else draws.t
+        noisy = interpolate(sound, draws.audio, t)
+        audio = audio_modality(model.config, noisy, t, z0.shape[2])
+    inputs = (video, audio, make_text(batch, draws.drop_text, constants["null_text"]))
+    out = model(*inputs) if weights is None else functional_call(model, dict(weights), inputs)
+    total = torch.zeros(())
+    video_loss = audio_loss = None
+    if task.video == "target":
+        velocity = video_velocity(model.config, out[0], z0.shape[2:])
+        video_loss = (velocity - target(z0, draws.video)).square().flatten(1).mean(1)
+        total = total + config.video_weight * video_loss.mean()
+        video_loss = video_loss.detach()
+    if task.audio == "target":
+        assert sound is not None
+        assert draws.audio is not None
+        velocity = audio_velocity(out[1], sound.shape[2])
+        audio_loss = (velocity - target(sound, draws.audio)).square().flatten(1).mean(1)
+        total = total + config.audio_weight * audio_loss.mean()
+        audio_loss = audio_loss.detach()
+    return Losses(total, video_loss, audio_loss, draws.t)
+
+
+def black_key(batch: Batch) -> str:
+    """Name of the black clip's latents that fit a batch."""
+    meta = batch.meta[0]
+    return f"black.{meta['frames']}x{meta['height']}x{meta['width']}"
+
+
+def make_text(batch: Batch, drop: Tensor, null: Tensor) -> Text:
+    """The batch's captions, those to be dropped replaced by what an empty caption becomes."""
+    if batch.text is None or batch.text_mask is None:
+        raise DatasetError(
+            f"sample {batch.keys[0]} has no text embedding: encode the shards again."
+        )
+    tokens, mask = torch.from_numpy(batch.text), torch.from_numpy(batch.text_mask)
+    pairs = zip(tokens, mask, drop.tolist(), strict=True)
+    return Text.stack([null if dropped else text[m] for text, m, dropped in pairs])
