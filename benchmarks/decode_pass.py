@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -37,7 +38,7 @@ from reelmill.datasets.media.decode import MediaInfo, decode, probe
 
 def bare(path: Path, info: MediaInfo) -> None:
     with av.open(str(path)) as container:
-        stream = container.streams.best("video")
+        stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for _ in container.decode(stream):
             pass
@@ -104,9 +105,7 @@ def main() -> None:
         for path, info in infos.items():
             names = list(ways)
             for name in names[turn % 4 :] + names[: turn % 4]:
-                spent.setdefault((name, path), []).append(
-                    cpu(lambda n=name, p=path, i=info: ways[n](p, i))
-                )
+                spent.setdefault((name, path), []).append(cpu(partial(ways[name], path, info)))
     stages = [s.name for s in video().stages if isinstance(s, FrameStage)]
     print(
         f"{platform.machine()}, Python {platform.python_version()}, PyAV {av.__version__}", end=""

@@ -101,7 +101,7 @@ def stage_report(level: Level, held: Ledgered, index: int, gallery: Gallery) -> 
             for f in fields(stage)
             if not isinstance(getattr(stage, f.name), Bound)
         },
-        bounds=[_bound(name, bound, decisions, rows) for name, bound in stage.bounds().items()],
+        bounds=[_bound(name, bound, decisions, through) for name, bound in stage.bounds().items()],
         tally=Tally(
             into=held.amount(rows),
             kept=held.amount(r for r in rows if r not in out),
@@ -174,8 +174,8 @@ def _histogram(stage: Stage, column: Column, decisions: Decisions, rows: np.ndar
         fact.name,
         column.values[valued],
         np.array([int(r) in rejected for r in valued], dtype=bool),
-        low=fact.low,
-        high=fact.high,
+        low=-0.5 if fact.dtype is bool else fact.low,
+        high=1.5 if fact.dtype is bool else fact.high,
         bins=2 if fact.dtype is bool else 40,
         log=fact.log,
         op=op,

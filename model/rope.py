@@ -13,10 +13,11 @@ THETA = 10_000.0
 
 
 class Rope(NamedTuple):
-    """cos, sin: float32 [B or 1, L, 1, head_dim / 2]."""
+    """cos, sin: float32 [B or 1, L, 1, head_dim / 2]. turn: cos + i sin, complex64."""
 
     cos: Tensor
     sin: Tensor
+    turn: Tensor
 
 
 def rope(pos: Tensor, dims: Sequence[int]) -> Rope:
@@ -44,12 +45,17 @@ def _tables(pos: Tensor, dims: tuple[int, ...]) -> Rope:
         where = pos[..., axis] if axis < pos.shape[-1] else torch.zeros_like(pos[..., 0])
         angles.append(where.double()[..., None] * THETA**-exponent)
     angle = torch.cat(angles, -1)[..., None, :]
-    return Rope(angle.cos().float(), angle.sin().float())
+    cos, sin = angle.cos().float(), angle.sin().float()
+    return Rope(cos, sin, torch.complex(cos, sin))
 
 
 def rotate(x: Tensor, table: Rope) -> Tensor:
     """x [B, L, heads, head_dim] with its pairs (0, 1), (2, 3), ... turned by the table."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = table
+    pairs = x.unflatten(-1, (-1, 2))
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
+        # Three times as fast there; compilers cannot fuse complex numbers.
+        return torch.view_as_real(torch.view_as_complex(pairs) * table.turn).flatten(-2)
+    even, odd = pairs.unbind(-1)
+    cos, sin = table.cos, table.sin
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)
     return turned.flatten(-2).to(x.dtype)

@@ -14,7 +14,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from reelmill.errors import DatasetError, MediaError, UsageError
 from reelmill.model.codecs.codec import AudioCodec, VideoCodec, to_pixels
 from reelmill.model.codecs.load import load_audio_codec, load_video_codec
 from reelmill.model.codecs.mel_pca import MelPCAAudio
+from reelmill.model.codecs.pca import Components
 from reelmill.model.codecs.patch_pca import PatchPCAVideo
 from reelmill.model.encoders.encoder import PromptEncoder
 from reelmill.model.encoders.hash_text import HashTextEncoder
@@ -347,8 +348,13 @@ def _codecs(
     if video is None or audio is None:
         progress(0, None, "fit codecs")
         clips = list(_fit_clips(sources, options))
-        video = video or PatchPCAVideo.fit(clip.frames for clip in clips)
-        audio = audio or MelPCAAudio.fit(clip.sound for clip in clips if clip.sound is not None)
+        if video is None:
+            fitted_video = PatchPCAVideo.fit(clip.frames for clip in clips)
+            first, rest = (_tempered(c) for c in (fitted_video.first, fitted_video.rest))
+            video = replace(fitted_video, first=first, rest=rest)
+        if audio is None:
+            fitted_audio = MelPCAAudio.fit(c.sound for c in clips if c.sound is not None)
+            audio = replace(fitted_audio, components=_tempered(fitted_audio.components))
     if not fitted:
         with writing(options.output):
             mark.unlink(missing_ok=True)
@@ -357,6 +363,16 @@ def _codecs(
             encoder.save(folders[2])
         commit_bytes(mark, json.dumps({"fitted_for": key}).encode())
     return video, audio, encoder
+
+
+def _tempered(components: Components) -> Components:
+    """Half-way between principal components as they are and whitened ones, at unit mean square.
+
+    Whitened, the many faint channels that hold a room's noise or a texture weigh as much in the
+    loss as the few that hold what happens, and synchronisation is learned late or never.
+    """
+    root = components.scale.sqrt()
+    return replace(components, scale=root * components.scale.square().mean().sqrt() / root.square().mean().sqrt())
 
 
 def _fitted_for(mark: Path) -> str:

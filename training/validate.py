@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,8 @@ def onset_correlation(
 
     held_out: the share that training held out (TrainStage.held_out). clips: at most so many
     windows, spread evenly over the held-out files. steps, shift: of the Euler sampler; no
-    guidance. onsets: seconds of planted onsets from the start of each clip, by its shard key. The true
-    sound is what the codec gives back of it, so that both sides went through the same decoder.
+    guidance. onsets: seconds of planted onsets from the start of each clip, by its shard key. The
+    true sound is what the codec gives back of it, so that both went through the same decoder.
     Raises DatasetError when fewer than two held-out files have sound.
     """
     chosen = _held_out(data, held_out, clips)
@@ -176,12 +177,16 @@ def onset_correlation(
             steps=steps,
             s=shift,
             av=av,
-            progress=lambda done, all_, n=number: progress(n * all_ + done, 2 * all_, "sound"),  # type: ignore[misc]
+            progress=partial(_report, progress, number),
         )
         assert latents is not None
         made.append(_envelopes(pipeline, latents))
     true = _envelopes(pipeline, sounds)
     return compare(made[0], made[1], true, groups, _planted(samples, onsets, true.shape[1]))
+
+
+def _report(progress: Progress, run: int, done: int, steps: int) -> None:
+    progress(run * steps + done, 2 * steps, "sound of held-out pictures")
 
 
 def compare(

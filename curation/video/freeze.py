@@ -28,10 +28,10 @@ _MOVES = 2.0  # mean change above which no block needs to be looked at
 class Freeze(FrameStage):
     """Runs of frames that show the same, and gaps in presentation times.
 
-    A frame repeats the one before it when no block of the picture (a sixteenth of its longer side)
-    changes by more than `tolerance` levels of luma on average: a whole-picture mean, as ffmpeg's
-    freezedetect has (0.255 levels), calls a still room with a speaking mouth frozen. Every frame is
-    compared, so a run is exact to the frame. A gap of k typical frame lengths counts as k - 1
+    A run goes on while no block of the picture (a sixteenth of its longer side) differs from the
+    run's first frame by more than `tolerance` levels of luma on average. The mean of the whole
+    picture, which ffmpeg's freezedetect takes, would call a still room with a speaking mouth
+    frozen. Every frame is compared, so a run is exact to the frame. A gap of k typical frame lengths counts as k - 1
     dropped frames; variable frame rate looks the same, hence no bound on it by default.
     """
 
@@ -48,7 +48,7 @@ class Freeze(FrameStage):
     max_dropped_share: Bound = at_most(None, "dropped_share", "dropped_frames")
 
     def open(self, info: MediaInfo) -> _Changes:
-        return _Changes()
+        return _Changes(self.tolerance)
 
     def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
         frames = slice(clip.start_frame, clip.end_frame)
@@ -70,32 +70,35 @@ class Freeze(FrameStage):
 
 
 class _Changes:
-    """Largest mean change of a block from the frame before; exact only up to _MOVES."""
+    """Largest mean change of a block since the first frame of the run; exact only up to _MOVES."""
 
-    def __init__(self) -> None:
-        self._last: np.ndarray | None = None
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._first: np.ndarray | None = None
         self._changes: list[float] = []
 
     def frame(self, frame: Frame) -> None:
         gray = frame.gray
-        if self._last is None:
-            self._last = gray.copy()
+        if self._first is None:
+            self._first = gray.copy()
             self._changes.append(np.inf)
             return
-        mean = cv2.norm(gray, self._last, cv2.NORM_L1) / gray.size
-        self._changes.append(mean if mean > _MOVES else self._largest(gray))
-        np.copyto(self._last, gray)
+        change = cv2.norm(gray, self._first, cv2.NORM_L1) / gray.size
+        if change <= max(_MOVES, self._tolerance):
+            change = self._largest(gray, self._first)
+        self._changes.append(change)
+        if change > self._tolerance:
+            np.copyto(self._first, gray)
 
-    def _largest(self, gray: np.ndarray) -> float:
+    @staticmethod
+    def _largest(gray: np.ndarray, first: np.ndarray) -> float:
         side = max(1, max(gray.shape) // BLOCKS)
         size = (max(1, gray.shape[1] // side), max(1, gray.shape[0] // side))
-        means = cv2.resize(
-            cv2.absdiff(gray, self._last).astype(np.float32), size, interpolation=cv2.INTER_AREA
-        )
-        return float(means.max())
+        change = cv2.absdiff(gray, first).astype(np.float32)
+        return float(cv2.resize(change, size, interpolation=cv2.INTER_AREA).max())
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         return {
             "pts": np.asarray(summary.frame_pts, np.int64),
-            "change": np.array(self._changes, np.float32),
+            "change": np.array(self._changes, np.float64),
         }

@@ -110,6 +110,11 @@ def _unaltered(folder: Path, asked: CorpusTruth) -> CorpusTruth | None:
     return found if whole else None
 
 
+def _squeezed(bounces: tuple[Bounce, ...], bar: float) -> tuple[Bounce, ...]:
+    """Where they are seen when bars of that share of the height press the picture together."""
+    return tuple(b.model_copy(update={"y": round(bar + b.y * (1 - 2 * bar), 6)}) for b in bounces)
+
+
 class _Maker:
     def __init__(self, folder: Path, seed: int, size: tuple[int, int], done: Callable[[str], None]):
         self.folder, self.seed, self.size, self.done = folder, seed, size, done
@@ -249,7 +254,8 @@ class _Maker:
         flipped = replace(take, frames=defects.mirrored(take.frames), sound=take.sound[::-1])
         self._edit("copy_reencoded.mp4", take, "reencoded", crf=32)
         self._edit("copy_half.mp4", half, "half_size")
-        self._edit("copy_letterboxed.mp4", bars, "letterboxed")
+        lower = _squeezed(take.bounces, height // 8 / height)
+        self._edit("copy_letterboxed.mp4", bars, "letterboxed", bounces=lower)
         self._edit("copy_trimmed.mp4", trimmed, "trimmed", bounces=later)
         self._edit("copy_mirrored.mp4", flipped, "mirrored", bounces=mirror)
 
@@ -282,7 +288,8 @@ class _Maker:
         take = self.take()
         framed = replace(take, frames=defects.letterboxed(take.frames, bar))
         inner = (0, bar, width, height - bar)
-        self.reject("letterbox.mp4", framed, Defect(kind="letterbox", box=inner))
+        lower = _squeezed(take.bounces, bar / height)
+        self.reject("letterbox.mp4", framed, Defect(kind="letterbox", box=inner), bounces=lower)
 
         take = self.take()
         bright = replace(take, frames=defects.overexposed(take.frames))

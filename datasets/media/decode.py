@@ -116,7 +116,7 @@ class MediaInfo:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded frame, upright, scaled to the analysis size (256 px wide at most by default).
+    """One decoded frame, upright, scaled to the analysis size (longer side 256 px at most).
 
     bgr: uint8 [height, width, 3]; gray: uint8 [height, width] (its luma).
     """

@@ -23,7 +23,6 @@ CV_TURNS = {
     270: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }
 _SEEK_MARGINS_S = (0, 2, 12)
-MAX_ANALYSIS_HEIGHT = 1024
 
 
 def clockwise(frame: VideoFrame) -> int:
@@ -37,8 +36,10 @@ def even(value: float) -> int:
 
 
 def analysis_size(width: int, height: int, most: int) -> tuple[int, int]:
-    """(width, height) of the small frames: `most` wide at most, aspect kept, both even."""
-    scale = min(1.0, most / width, MAX_ANALYSIS_HEIGHT / height)
+    """(width, height) of the small frames: `most` on the longer side at most, so that a picture
+    and the same picture turned are shrunk alike; aspect kept, both even.
+    """
+    scale = min(1.0, most / max(width, height))
     return even(width * scale), even(height * scale)
 
 

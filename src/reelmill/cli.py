@@ -23,6 +23,7 @@ from reelmill.commands import (
     doctor,
     encode,
     generate,
+    model,
     recipe,
     report,
     review,
@@ -82,6 +83,7 @@ for through in (app, flow):
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(report.app, name="report")
 app.add_typer(review.app, name="review")
+app.add_typer(model.app, name="model")
 app.command(epilog=status.EPILOG)(status.status)
 app.command()(doctor.doctor)
 app.add_typer(flow, name="flow")

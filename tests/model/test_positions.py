@@ -98,6 +98,9 @@ def test_rotation_is_that_of_complex_numbers():
     pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)))
     expected = torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)[:, :, None])
     assert torch.allclose(rotate(x, rope(pos, DIMS)).double(), expected.flatten(-2), atol=1e-6)
+    half = rotate(x.bfloat16(), rope(pos, DIMS))
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.double(), expected.flatten(-2), atol=0.05)
 
 
 def test_position_zero_and_missing_axes_turn_nothing():

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torchaudio
 from tests.scene_shards import film_sample, make_scene, still_sample, write_set
 
 from reelmill.datasets.corpus.render import render_scene
@@ -71,7 +72,8 @@ def test_latents_decode_to_the_window_they_came_from(encoded):
 def test_sound_is_aligned_with_the_first_frame_of_its_window(encoded, seed):
     codec = load_audio_codec(encoded.output / "audio_codec")
     scene = make_scene(seed)
-    true = torch.from_numpy(scene_audio(scene, codec.rate).mean(0))
+    played = torch.from_numpy(scene_audio(scene, 48_000).mean(0))
+    true = torchaudio.functional.resample(played, 48_000, codec.rate)
     with LatentDataset(encoded.output) as data:
         keys = [k for k in data.column("key") if k.startswith(f"{seed:016x}_") and "_17_4" in k]
         sample = data.read(data.column("key").index(keys[0]))

@@ -1,0 +1,283 @@
+"""Shot boundaries, and the clips between them.
+
+The detectors are PySceneDetect's. What they look at is measured once, frame by frame, in the shared
+decode; where they then cut is replayed from those scores by PySceneDetect's own classes, so that
+another threshold or minimum length needs no new decode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from scenedetect.common import FrameTimecode, Timecode
+from scenedetect.detectors import (
+    AdaptiveDetector,
+    ContentDetector,
+    HashDetector,
+    HistogramDetector,
+    ThresholdDetector,
+)
+
+from reelmill.curation.stage import (
+    Bound,
+    Fact,
+    Facts,
+    FrameAnalyser,
+    FrameStage,
+    NotApplicable,
+    Segmenter,
+    Tracks,
+    at_least,
+    below,
+    knob,
+)
+from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
+from reelmill.datasets.sample import Clip, Kind
+
+# PySceneDetect 0.7's own thresholds.
+THRESHOLDS = {
+    "content": 27.0,  # mean change of hue, saturation and value, 0 to 255
+    "adaptive": 3.0,  # that change over the mean of its neighbours
+    "hash": 0.35,  # share of the bits of a perceptual hash
+    "histogram": 0.2,  # 1 - correlation of luma histograms
+    "threshold": 12.0,  # mean of B, G, R: cuts amid fades to black
+}
+CHANGES = frozenset(THRESHOLDS) - {"threshold"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shots(FrameStage, Segmenter):
+    """Cuts an asset into shots, and shots that are too long into equal parts.
+
+    detector: `content`, `adaptive`, `hash`, `histogram` or `threshold`, of PySceneDetect 0.7.2.
+    threshold: of that detector; None is PySceneDetect's own (27 for content).
+    min_shot_seconds: cuts closer than this are merged as PySceneDetect merges them. Its default of
+        15 frames is half a second at 30 fps; shots shorter than that stay inside a clip.
+    min_content: adaptive only; the least change of content that may be a cut.
+    max_seconds: a longer shot is split into equal parts, at frames. trim: frames left out on both
+        sides of every cut, against blends; never the file's own first and last frames.
+    min_seconds, max_seconds: 2 to 15 s, section 4, table 1. A shorter shot is a clip all the same,
+        and rejected by name.
+    max_inner_change: rejects clips that hold a change as large, such as merged cuts; off, since
+        the paper wants clips of several shots too.
+    """
+
+    kinds: ClassVar = frozenset({Kind.VIDEO})
+    paper: ClassVar = "section 3.4, shot boundaries by PySceneDetect; table 1, 2 to 15 s"
+    adds: ClassVar = (
+        Fact("seconds", "s", "Length of the clip.", 0, 20),
+        Fact("frames", "frames", "Frames in the clip.", 0, 600, int),
+        Fact("inner_change", "", "Largest change between two frames of the clip.", 0, 100),
+    )
+    detector: str = "content"
+    threshold: Bound = knob(None)
+    min_shot_seconds: Bound = knob(0.5)
+    min_content: Bound = knob(15.0)
+    max_seconds: Bound = knob(15.0)
+    trim: Bound = knob(0)
+    min_seconds: Bound = at_least(2.0, "seconds", "too_short")
+    max_inner_change: Bound = below(None, "inner_change", "cut_inside")
+
+    def __post_init__(self) -> None:
+        if self.detector not in THRESHOLDS:
+            raise ValueError(f"use one of {', '.join(THRESHOLDS)}")
+
+    def open(self, info: MediaInfo) -> FrameAnalyser:
+        if self.detector in ("content", "adaptive"):
+            return _ContentScores()
+        return _OwnScores(self.detector)
+
+    def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
+        inner = tracks["score"][clip.start_frame + 1 : clip.end_frame]
+        change: float | NotApplicable = NotApplicable("a single frame")
+        if self.detector not in CHANGES:
+            change = NotApplicable("this detector looks at brightness, not at change")
+        elif len(inner):
+            change = float(inner.max())
+        return {
+            "seconds": clip.seconds,
+            "frames": clip.end_frame - clip.start_frame,
+            "inner_change": change,
+        }
+
+    def cuts(self, tracks: Tracks, info: MediaInfo) -> list[int]:
+        """First frame of every shot but the first, rising."""
+        pts, scores = tracks["pts"], tracks["score"]
+        if len(pts) < 2 or info.video is None:
+            return []
+        time_base = info.video.time_base
+        rate = Fraction(len(pts) - 1) / (int(pts[-1] - pts[0]) * time_base)
+        shortest = float(self.min_shot_seconds.value or 0.0)
+        limit = self.threshold.value
+        limit = THRESHOLDS[self.detector] if limit is None else limit
+        if self.detector in ("hash", "histogram"):
+            return _spaced(np.flatnonzero(scores >= limit), pts * float(time_base), shortest)
+        if self.detector == "threshold":
+            fades = ThresholdDetector(threshold=int(limit), min_scene_len=shortest)
+            clock = (FrameTimecode(i, fps=rate) for i in range(len(pts)))
+            return _replay(fades, clock, scores)
+        detector = (
+            _Content(threshold=limit, min_scene_len=shortest)
+            if self.detector == "content"
+            else _Adaptive(
+                adaptive_threshold=limit,
+                min_scene_len=shortest,
+                min_content_val=float(self.min_content.value or 0.0),
+            )
+        )
+        stamps = [Timecode(int(p), time_base) for p in pts - pts[0]]
+        return _replay(detector, (FrameTimecode(t, fps=rate) for t in stamps), scores)
+
+    def segment(self, tracks: Tracks, whole: Clip, info: MediaInfo) -> list[Clip]:
+        pts = tracks["pts"]
+        count = len(pts)
+        edges = [0, *self.cuts(tracks, info), count]
+        trim = max(0, int(self.trim.value or 0))
+        ends = np.append(pts, whole.end_pts)
+        clips = []
+        for first, last in zip(edges, edges[1:], strict=False):
+            start = first + trim * (first > 0)
+            end = last - trim * (last < count)
+            if start >= end:
+                start, end = first, last
+            for a, b in self._parts(ends, start, end, whole.time_base):
+                clips.append(_span(whole, ends, a, b))
+        return clips
+
+    def _parts(
+        self, ends: np.ndarray, start: int, end: int, time_base: Fraction
+    ) -> Iterator[tuple[int, int]]:
+        """Equal parts of frames [start, end), none longer than max_seconds where frames allow."""
+        span = int(ends[end] - ends[start])
+        most = self.max_seconds.value
+        if most is None or most <= 0 or span * time_base <= most:
+            return iter([(start, end)])
+        longest = most / float(time_base) + 1e-6
+        number = math.ceil(span / longest)
+        while True:
+            targets = ends[start] + span * np.arange(1, number) / number
+            inner = np.unique(np.searchsorted(ends[: end + 1], np.rint(targets)))
+            edges = [start, *(int(i) for i in inner if start < i < end), end]
+            if number >= end - start or np.diff(ends[edges]).max() <= longest:
+                return iter(list(zip(edges, edges[1:], strict=False)))
+            number += 1
+
+
+def _span(whole: Clip, ends: np.ndarray, first: int, last: int) -> Clip:
+    return Clip(
+        asset=whole.asset,
+        kind=whole.kind,
+        start_pts=int(ends[first]),
+        end_pts=int(ends[last]),
+        time_base=whole.time_base,
+        origin_pts=whole.origin_pts,
+        start_frame=first,
+        end_frame=last,
+    )
+
+
+class _ContentScores:
+    """ContentDetector's `content_val` at equal weights: one pass over the interleaved HSV."""
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        self._now: np.ndarray | None = None
+        self._scores: list[float] = []
+
+    def frame(self, frame: Frame) -> None:
+        now = cv2.cvtColor(frame.bgr, cv2.COLOR_BGR2HSV, dst=self._now)
+        last = self._last
+        self._scores.append(0.0 if last is None else cv2.norm(now, last, cv2.NORM_L1) / now.size)
+        self._last, self._now = now, last
+
+    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
+        return _tracks(self._scores, summary)
+
+
+class _OwnScores:
+    """Scores of the other detectors, as PySceneDetect itself notes them."""
+
+    def __init__(self, detector: str) -> None:
+        self._correlates = detector == "histogram"
+        self._detector: Any = (
+            HistogramDetector()
+            if detector == "histogram"
+            else HashDetector()
+            if detector == "hash"
+            else ThresholdDetector()
+        )
+        self._note = _Note()
+        self._detector.stats_manager = self._note
+
+    def frame(self, frame: Frame) -> None:
+        self._detector.process_frame(FrameTimecode(frame.index, fps=25.0), frame.bgr)
+
+    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
+        noted = self._note.scores
+        scores = [noted.get(i, 0.0) for i in range(len(summary.frame_pts))]
+        if self._correlates:
+            scores = [1.0 - noted.get(i, 1.0) for i in range(len(summary.frame_pts))]
+        return _tracks(scores, summary)
+
+
+class _Note:
+    """Stands where PySceneDetect keeps a StatsManager; keeps one number per frame."""
+
+    def __init__(self) -> None:
+        self.scores: dict[int, float] = {}
+
+    def metrics_exist(self, timecode: FrameTimecode, metric_keys: Iterable[str]) -> bool:
+        return False
+
+    def set_metrics(self, timecode: FrameTimecode, metric_kv_dict: dict[str, float]) -> None:
+        (score,) = metric_kv_dict.values()
+        self.scores[timecode.frame_num] = float(score)
+
+
+class _Stored:
+    """Reads a stored score where ContentDetector would measure a picture."""
+
+    def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: Any) -> float:
+        return float(frame_img)
+
+
+class _Content(_Stored, ContentDetector):
+    pass
+
+
+class _Adaptive(_Stored, AdaptiveDetector):
+    pass
+
+
+def _tracks(scores: Sequence[float], summary: DecodeSummary) -> dict[str, np.ndarray]:
+    return {
+        "pts": np.asarray(summary.frame_pts, np.int64),
+        "score": np.array(scores, np.float64),
+    }
+
+
+def _replay(detector: Any, clock: Iterable[FrameTimecode], scores: np.ndarray) -> list[int]:
+    """Indices of the frames that a detector cuts at, when shown the stored scores in order."""
+    index: dict[int, int] = {}
+    found: set[int] = set()
+    for i, (timecode, score) in enumerate(zip(clock, scores, strict=True)):
+        index[timecode.pts] = i
+        found.update(index[cut.pts] for cut in detector.process_frame(timecode, score))
+    return sorted(found - {0})
+
+
+def _spaced(frames: np.ndarray, seconds: np.ndarray, shortest: float) -> list[int]:
+    """Of these frames, each that comes at least `shortest` after the last one taken."""
+    taken: list[int] = []
+    last = seconds[0]
+    for i in frames.tolist():
+        if i > 0 and seconds[i] - last >= shortest:
+            taken.append(i)
+            last = seconds[i]
+    return taken
