@@ -285,7 +285,8 @@ def _provenance(curation: Curation) -> Provenance:
                 sha256=curation.digests.get(name, ""),
                 absent=name in curation.absent,
                 stage=stage,
-                **curation.weights.describe(name),
+                licence=curation.weights.entry(name).licence,
+                bundled=curation.weights.entry(name).bundled,
             )
             for name, stage in sorted(wanted.items())
         ],

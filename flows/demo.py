@@ -13,14 +13,19 @@ from reelmill.curation.planted import Score, score
 from reelmill.curation.result import CurateResult
 from reelmill.datasets.corpus.corpus import make_corpus
 from reelmill.datasets.corpus.truth import CorpusTruth
+from reelmill.datasets.latents import LatentDataset
+from reelmill.datasets.sample import MICRO
 from reelmill.flows.curate import curate
 from reelmill.flows.encode import encode
 from reelmill.flows.generate import generate
 from reelmill.flows.tasks import run_task
 from reelmill.flows.train import train
+from reelmill.model.pipeline import Pipeline
 from reelmill.training.config import TrainResult
+from reelmill.training.curriculum import curriculum as built_in
 from reelmill.training.encode import EncodeResult
 from reelmill.training.generate import GenerateResult
+from reelmill.training.validate import SyncReport, onset_correlation
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ SHORT, FULL = Size(120, "demo"), Size(400, "demo_full")
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What each part of the way came to."""
+    """What each part of the way came to. sync: whether picture and sound agree, of a full demo."""
 
     corpus: Path
     truth: CorpusTruth
@@ -45,6 +50,21 @@ class DemoResult:
     encoded: EncodeResult
     trained: TrainResult
     clip: GenerateResult
+    sync: SyncReport | None
+
+
+def synchrony(truth: CorpusTruth, latents: Path, trained: TrainResult, name: str) -> SyncReport:
+    """Onset correlation of held-out video-to-audio samples of a trained model."""
+    onsets = {
+        f"{file.sha256[:16]}_0_{round((file.seconds or 0) * MICRO)}": [b.t for b in file.bounces]
+        for file in truth.files
+        if file.training
+    }
+    stage = built_in(name).stages[-1]
+    with LatentDataset(latents) as data:
+        return onset_correlation(
+            Pipeline.load(trained.export), data, held_out=stage.held_out, onsets=onsets
+        )
 
 
 @flow(name="demo", flow_run_name="demo in {folder}", retries=0)
@@ -95,4 +115,11 @@ def demo(
     clip = generate(
         prompt=prompt, model=trained.export, output=folder / "clip.mp4", frames=33, seed=seed
     )
-    return DemoResult(corpus, truth, compared, curated, encoded, trained, clip)
+    sync = None
+    if full:
+        sync = run_task(
+            "measure synchrony",
+            lambda: synchrony(truth, workspace / "latents", trained, size.curriculum),
+            str,
+        )
+    return DemoResult(corpus, truth, compared, curated, encoded, trained, clip, sync)

@@ -95,10 +95,11 @@ class QKNorm(nn.Module):
         self.q, self.k = nn.RMSNorm(width, eps=EPS), nn.RMSNorm(width, eps=EPS)
 
     def forward(self, norm: nn.RMSNorm, x: Tensor) -> Tensor:
-        """[B, L, dim] -> [B, L, heads, head_dim], normalised."""
+        """[B, L, dim] -> [B, L, heads, head_dim], normalised, in x's dtype also under autocast."""
         if self.per_head:
-            return norm(x.unflatten(-1, (self.heads, -1)))
-        return norm(x).unflatten(-1, (self.heads, -1))
+            x = x.unflatten(-1, (self.heads, -1))
+        x = F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), EPS)
+        return x if self.per_head else x.unflatten(-1, (self.heads, -1))
 
 
 class Stream(nn.Module):

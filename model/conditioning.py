@@ -85,7 +85,7 @@ def video_modality(
     grid = tuple(n // p for n, p in zip(z.shape[2:], patch, strict=True))
     pos = video_positions(*grid).to(z.device)
     plane = grid[1] * grid[2]
-    t = t.to(z)
+    t = t.to(z.device)
     t = t[:, None] if t.ndim == 1 else t[:, :: patch[0]].repeat_interleave(plane, 1)
     if references is None or references.shape[2] == 0:
         return Modality(tokens, pos[None], t)
@@ -106,7 +106,7 @@ def audio_modality(
     set the clock. references: clean latents [B, C, n], prepended at negative time and t = 1.
     """
     tokens = z.transpose(1, 2)
-    t = t.to(z)
+    t = t.to(z.device)
     t = t[:, None] if t.ndim == 1 else t
     count = 0 if references is None else references.shape[2]
     pos = audio_positions(z.shape[2], latents, config.rope_scale, references=count).to(z.device)

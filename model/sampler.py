@@ -184,7 +184,7 @@ class _Run:
         return video_modality(
             self.model.config,
             latents,
-            latents.new_full((len(latents),), 1.0 if c.held else t),
+            torch.full((len(latents),), 1.0 if c.held else t),
             self._copy(c.known, copies),
             self._copy(mask, copies),
             None if c.references is None else self._copy(c.references, copies),
@@ -198,7 +198,7 @@ class _Run:
         return audio_modality(
             self.model.config,
             latents,
-            latents.new_full((len(latents),), t if c.held is None else 1.0),
+            torch.full((len(latents),), t if c.held is None else 1.0),
             c.latents,
             None if c.references is None else self._copy(c.references, copies),
         )

@@ -69,6 +69,9 @@ def read_model(folder: Path, *, expect: MMDiTConfig | None = None) -> tuple[MMDi
         weights = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"model {path} cannot be read: {error}.") from error
+    broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointError(f"model {path}: {broken[0]} holds numbers that are not finite.")
     model.load_state_dict(weights, strict=True, assign=True)
     details = head.get("details")
     return model.eval(), details if isinstance(details, dict) else {}

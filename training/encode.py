@@ -34,14 +34,15 @@ from reelmill.errors import DatasetError, MediaError, UsageError
 from reelmill.model.codecs.codec import AudioCodec, VideoCodec, to_pixels
 from reelmill.model.codecs.load import load_audio_codec, load_video_codec
 from reelmill.model.codecs.mel_pca import MelPCAAudio
-from reelmill.model.codecs.pca import Components
 from reelmill.model.codecs.patch_pca import PatchPCAVideo
+from reelmill.model.codecs.pca import Components
 from reelmill.model.encoders.encoder import PromptEncoder
 from reelmill.model.encoders.hash_text import HashTextEncoder
 from reelmill.model.encoders.load import load_encoder
 from reelmill.training.config import Progress, silent
 
 log = logging.getLogger(__name__)
+FIT_VERSION = 1
 FIT_CLIPS = 96  # clips that a codec is fitted to, spread evenly over the shards
 _PARTS = {"mp4": Kind.VIDEO, "jpg": Kind.IMAGE}
 
@@ -332,7 +333,7 @@ def _codecs(
     encoder = load_encoder(options.encoder) if options.encoder else HashTextEncoder()
     folders = [options.output / name for name in ("video_codec", "audio_codec", "text_encoder")]
     key = hashlib.sha256(
-        json.dumps([dict(digests), _settings(options)], sort_keys=True).encode()
+        json.dumps([FIT_VERSION, dict(digests), _settings(options)], sort_keys=True).encode()
     ).hexdigest()
     mark = options.output / "codecs.json"
     fitted = _fitted_for(mark) == key
@@ -371,8 +372,8 @@ def _tempered(components: Components) -> Components:
     Whitened, the many faint channels that hold a room's noise or a texture weigh as much in the
     loss as the few that hold what happens, and synchronisation is learned late or never.
     """
-    root = components.scale.sqrt()
-    return replace(components, scale=root * components.scale.square().mean().sqrt() / root.square().mean().sqrt())
+    scale = components.scale
+    return replace(components, scale=(scale * scale.mean()).sqrt())
 
 
 def _fitted_for(mark: Path) -> str:

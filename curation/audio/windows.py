@@ -43,32 +43,34 @@ class WindowCutter:
     """Turns blocks of any length into whole windows, so that results do not depend on the blocks.
 
     Feed `push` with float32 [channels, n]; it gives (samples [channels, m], edges int64 [k + 1])
-    of k whole windows, edges counted from the first of these samples. `flush` gives the rest.
+    of k whole windows, at most one second of them, edges counted from the first of these samples.
+    `flush` gives the rest.
     """
 
     def __init__(self, grid: Grid):
         self._grid = grid
         self._waiting: list[np.ndarray] = []
-        self._count = 0
         self._window = 0
+        self._most = max(1, 1000 // grid.milliseconds)
         self.total = 0
 
     def push(self, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         self._waiting.append(samples)
-        self._count += samples.shape[1]
         self.total += samples.shape[1]
         whole = self._grid.at(self.total)
         if whole > self._window:
-            edges = self._grid.edges(self._window, whole)
-            edges -= edges[0]
-            block = np.concatenate(self._waiting, axis=1)
-            self._waiting = [block[:, edges[-1] :].copy()]
-            self._count -= int(edges[-1])
-            self._window = whole
-            yield block[:, : edges[-1]], edges
+            yield from self._cut(whole)
+
+    def _cut(self, whole: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        block = np.concatenate(self._waiting, axis=1)
+        edges = self._grid.edges(self._window, whole)
+        edges -= edges[0]
+        for low in range(0, whole - self._window, self._most):
+            part = edges[low : low + self._most + 1]
+            yield block[:, part[0] : part[-1]], part - part[0]
+        self._waiting, self._window = [block[:, edges[-1] :].copy()], whole
 
     def flush(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self._count:
-            rest = np.concatenate(self._waiting, axis=1)
-            self._waiting, self._count = [], 0
+        if self._waiting and (rest := np.concatenate(self._waiting, axis=1)).shape[1]:
             yield rest, np.array([0, rest.shape[1]], np.int64)
+        self._waiting = []

@@ -97,10 +97,9 @@ class Weights:
             whole.update(f"{inside}\0{sha256_of(file)}\n".encode())
         return whole.hexdigest()
 
-    def describe(self, name: str) -> dict[str, str | bool]:
-        """What a report says of an entry: its licence, and whether a package brings it."""
-        entry = _entry(name)
-        return {"licence": entry.licence, "bundled": entry.bundled}
+    def entry(self, name: str) -> WeightsEntry:
+        """What the catalogue says of an entry. Raises WeightsError for a name not in it."""
+        return _entry(name)
 
     def state(self, name: str) -> tuple[WeightsState, str]:
         """State of an entry, and where it lies or what is wrong with it."""

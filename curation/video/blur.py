@@ -39,7 +39,7 @@ class Blur(FrameStage):
         Fact("sharpness", "", "Variance of the Laplacian over that of luma.", 1e-3, 10, log=True),
     )
     fps: float = 4.0
-    min_sharpness: Bound = at_least(0.012, "sharpness", "blurred")
+    min_sharpness: Bound = at_least(0.015, "sharpness", "blurred")
 
     def open(self, info: MediaInfo) -> _Laplacians:
         return _Laplacians(self.fps)

@@ -1,4 +1,4 @@
-"""How light and how contrasting a clip is."""
+"""How light, how contrasting and of what colour a clip is."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _WHITE = 248 // WIDTH  # bins from here: luma 248 to 255
 
 @dataclass(frozen=True, kw_only=True)
 class Exposure(FrameStage):
-    """Luma of a clip: mean, spread, and the shares at both ends of the scale.
+    """Luma of a clip: mean, spread, and the shares at both ends of the scale; its mean colour.
 
-    All are means over frames taken at `fps`; the histogram of each is kept, in bins of 4 levels.
+    The colours are the opponents of Hasler and Suesstrunk 2003. All are means over frames taken at `fps`; the histogram of each is kept, in bins of 4 levels.
     `highlights` is the luma that the brightest hundredth of the clip's pixels reach: a night scene
     has lamps, an underexposed one has none. The bounds are ours, from clips whose fault is known;
     0.98 of black is that of ffmpeg's blackdetect.
@@ -45,7 +45,9 @@ class Exposure(FrameStage):
         Fact("black_share", "", "Share of pixels darker than luma 24.", 0, 1),
         Fact("highlights", "levels", "99th percentile of luma over the clip.", 0, 255),
         Fact("white_share", "", "Share of pixels at luma 248 or above.", 0, 1),
-        Fact("contrast", "levels", "Standard deviation of luma in a frame, mean over frames.", 0, 128),
+        Fact("contrast", "levels", "Standard deviation of luma in a frame, mean.", 0, 128),
+        Fact("red_green", "levels", "Mean of R - G.", -128, 128),
+        Fact("yellow_blue", "levels", "Mean of (R + G) / 2 - B.", -128, 128),
     )
     fps: float = 4.0
     max_black_share: Bound = at_most(0.98, "black_share", "black")
@@ -57,7 +59,8 @@ class Exposure(FrameStage):
         return _Histograms(self.fps)
 
     def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
-        counts = tracks["histogram"][within(clip, tracks["frame"])].astype(np.float64)
+        here = within(clip, tracks["frame"])
+        counts = tracks["histogram"][here].astype(np.float64)
         if not len(counts):
             none = NotApplicable(f"no frame was sampled in {clip.end_frame - clip.start_frame}")
             return {fact.name: none for fact in self.adds}
@@ -65,6 +68,7 @@ class Exposure(FrameStage):
         means = shares @ _LEVELS
         deviations = np.sqrt(np.maximum(shares @ np.square(_LEVELS) - np.square(means), 0))
         clip_shares = shares.mean(axis=0)
+        blue, green, red = tracks["bgr"][here].astype(np.float64).T
         brightest = int(np.searchsorted(np.cumsum(clip_shares), 0.99 - 1e-9))
         return {
             "luma": float(means.mean()),
@@ -72,6 +76,8 @@ class Exposure(FrameStage):
             "highlights": float(_LEVELS[min(brightest, BINS - 1)]),
             "white_share": float(clip_shares[_WHITE:].sum()),
             "contrast": float(deviations.mean()),
+            "red_green": float((red - green).mean()),
+            "yellow_blue": float(((red + green) / 2 - blue).mean()),
         }
 
 
@@ -80,13 +86,19 @@ class _Histograms:
         self._sampling = Sampling(fps)
         self._frames: list[int] = []
         self._rows: list[np.ndarray] = []
+        self._colours: list[tuple[float, ...]] = []
 
     def frame(self, frame: Frame) -> None:
         if self._sampling.takes(frame.seconds):
             counts = cv2.calcHist([frame.gray], [0], None, [BINS], [0, 256])
             self._frames.append(frame.index)
             self._rows.append(counts.ravel().astype(np.uint32))
+            self._colours.append(cv2.mean(frame.bgr)[:3])
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         rows = np.stack(self._rows) if self._rows else np.zeros((0, BINS), np.uint32)
-        return {"frame": np.array(self._frames, np.int64), "histogram": rows}
+        return {
+            "frame": np.array(self._frames, np.int64),
+            "histogram": rows,
+            "bgr": np.array(self._colours, np.float32).reshape(-1, 3),
+        }

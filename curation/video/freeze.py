@@ -21,17 +21,18 @@ from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
 BLOCKS = 16  # blocks across the picture's longer side
-_MOVES = 2.0  # mean change above which no block needs to be looked at
+DRIFT = 4  # times the tolerance, since the first frame of a run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Freeze(FrameStage):
     """Runs of frames that show the same, and gaps in presentation times.
 
-    A run goes on while no block of the picture (a sixteenth of its longer side) differs from the
-    run's first frame by more than `tolerance` levels of luma on average. The mean of the whole
-    picture, which ffmpeg's freezedetect takes, would call a still room with a speaking mouth
-    frozen. Every frame is compared, so a run is exact to the frame. A gap of k typical frame lengths counts as k - 1
+    A frame repeats the one before it when no block of the picture (a sixteenth of its longer side)
+    changes by more than `tolerance` levels of luma on average, nor by more than four times that
+    since the run began, which a slow fade or zoom does. The mean of the whole picture, which
+    ffmpeg's freezedetect takes, would call a still room with a speaking mouth frozen. Every frame
+    is compared, so a run is exact to the frame. A gap of k typical frame lengths counts as k - 1
     dropped frames; variable frame rate looks the same, hence no bound on it by default.
     """
 
@@ -56,7 +57,7 @@ class Freeze(FrameStage):
         if len(pts) < 2:
             none = NotApplicable(f"{len(pts)} frame has no neighbour")
             return {fact.name: none for fact in self.adds}
-        repeats = tracks["change"][frames][1:] <= self.tolerance
+        repeats = tracks["repeats"][frames][1:]
         starts = np.flatnonzero(np.r_[True, ~repeats])
         shown = np.diff(np.r_[pts[starts], clip.end_pts])
         held = np.diff(np.r_[starts, len(pts)]) > 1
@@ -70,35 +71,38 @@ class Freeze(FrameStage):
 
 
 class _Changes:
-    """Largest mean change of a block since the first frame of the run; exact only up to _MOVES."""
-
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
-        self._first: np.ndarray | None = None
-        self._changes: list[float] = []
+        self._first: np.ndarray | None = None  # of the run
+        self._last: np.ndarray | None = None
+        self._repeats: list[bool] = []
 
     def frame(self, frame: Frame) -> None:
         gray = frame.gray
-        if self._first is None:
-            self._first = gray.copy()
-            self._changes.append(np.inf)
+        if self._last is None or self._first is None:
+            self._first, self._last = gray.copy(), gray.copy()
+            self._repeats.append(False)
             return
-        change = cv2.norm(gray, self._first, cv2.NORM_L1) / gray.size
-        if change <= max(_MOVES, self._tolerance):
-            change = self._largest(gray, self._first)
-        self._changes.append(change)
-        if change > self._tolerance:
+        repeats = self._near(gray, self._last, self._tolerance) and self._near(
+            gray, self._first, DRIFT * self._tolerance
+        )
+        self._repeats.append(repeats)
+        if not repeats:
             np.copyto(self._first, gray)
+        np.copyto(self._last, gray)
 
     @staticmethod
-    def _largest(gray: np.ndarray, first: np.ndarray) -> float:
-        side = max(1, max(gray.shape) // BLOCKS)
-        size = (max(1, gray.shape[1] // side), max(1, gray.shape[0] // side))
-        change = cv2.absdiff(gray, first).astype(np.float32)
-        return float(cv2.resize(change, size, interpolation=cv2.INTER_AREA).max())
+    def _near(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+        """Whether no block differs by more than that. A picture that does on average is not near."""
+        if cv2.norm(a, b, cv2.NORM_L1) > tolerance * a.size:
+            return False
+        side = max(1, max(a.shape) // BLOCKS)
+        size = (max(1, a.shape[1] // side), max(1, a.shape[0] // side))
+        change = cv2.absdiff(a, b).astype(np.float32)
+        return float(cv2.resize(change, size, interpolation=cv2.INTER_AREA).max()) <= tolerance
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         return {
             "pts": np.asarray(summary.frame_pts, np.int64),
-            "change": np.array(self._changes, np.float64),
+            "repeats": np.array(self._repeats, np.bool_),
         }

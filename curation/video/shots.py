@@ -40,10 +40,10 @@ from reelmill.curation.stage import (
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
-# PySceneDetect 0.7's own thresholds.
+# Of PySceneDetect 0.7.2, but for adaptive, which is 3.0 there (see Shots).
 THRESHOLDS = {
     "content": 27.0,  # mean change of hue, saturation and value, 0 to 255
-    "adaptive": 3.0,  # that change over the mean of its neighbours
+    "adaptive": 3.2,  # that change over the mean of its four neighbours
     "hash": 0.35,  # share of the bits of a perceptual hash
     "histogram": 0.2,  # 1 - correlation of luma histograms
     "threshold": 12.0,  # mean of B, G, R: cuts amid fades to black
@@ -56,15 +56,18 @@ class Shots(FrameStage, Segmenter):
     """Cuts an asset into shots, and shots that are too long into equal parts.
 
     detector: `content`, `adaptive`, `hash`, `histogram` or `threshold`, of PySceneDetect 0.7.2.
-    threshold: of that detector; None is PySceneDetect's own (27 for content).
-    min_shot_seconds: cuts closer than this are merged as PySceneDetect merges them. Its default of
-        15 frames is half a second at 30 fps; shots shorter than that stay inside a clip.
+        Adaptive by default: by PySceneDetect's own benchmark it has the better F1 (BBC 91.6 against
+        86.7, AutoShot 73.9 against 69.3), and content sees no cut in black and white.
+    threshold: of that detector; None is PySceneDetect's own, but 3.2 for adaptive: at its 3.0,
+        fast camera moves pass for cuts.
+    min_shot_seconds: cuts closer than this to the last one are not made; shots shorter than this
+        stay inside a clip. PySceneDetect's own is 15 frames.
     min_content: adaptive only; the least change of content that may be a cut.
     max_seconds: a longer shot is split into equal parts, at frames. trim: frames left out on both
         sides of every cut, against blends; never the file's own first and last frames.
     min_seconds, max_seconds: 2 to 15 s, section 4, table 1. A shorter shot is a clip all the same,
         and rejected by name.
-    max_inner_change: rejects clips that hold a change as large, such as merged cuts; off, since
+    max_inner_change: rejects clips that hold a change as large, such as a cut not made; off, since
         the paper wants clips of several shots too.
     """
 
@@ -75,9 +78,9 @@ class Shots(FrameStage, Segmenter):
         Fact("frames", "frames", "Frames in the clip.", 0, 600, int),
         Fact("inner_change", "", "Largest change between two frames of the clip.", 0, 100),
     )
-    detector: str = "content"
+    detector: str = "adaptive"
     threshold: Bound = knob(None)
-    min_shot_seconds: Bound = knob(0.5)
+    min_shot_seconds: Bound = knob(0.3)
     min_content: Bound = knob(15.0)
     max_seconds: Bound = knob(15.0)
     trim: Bound = knob(0)

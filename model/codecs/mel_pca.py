@@ -28,7 +28,7 @@ FLOOR = 1e-5  # of mel magnitudes, as in MMAudio
 EDGE = (WINDOW - HOP) // 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MelPCAAudio:
     """components: of two log-mel frames, 256 numbers. iterations: of Griffin-Lim."""
 

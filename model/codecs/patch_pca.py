@@ -24,7 +24,7 @@ FRAMES, SIDE = 4, 8
 FIRST, REST = 3 * SIDE * SIDE, 3 * FRAMES * SIDE * SIDE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PatchPCAVideo:
     """first: components of frame 0's patches; rest: of four frames' patches."""
 

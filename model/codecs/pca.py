@@ -11,7 +11,7 @@ from torch import Tensor
 LEAST_SCALE = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Components:
     """mean: [n]; basis: [n, C], orthonormal columns; scale: [C], standard deviations."""
 

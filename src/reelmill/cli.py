@@ -29,6 +29,7 @@ from reelmill.commands import (
     review,
     status,
     train,
+    weights,
 )
 from reelmill.commands.options import Via
 from reelmill.errors import Interrupted, ReelmillError, UsageError
@@ -84,6 +85,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(report.app, name="report")
 app.add_typer(review.app, name="review")
 app.add_typer(model.app, name="model")
+app.add_typer(weights.app, name="weights")
 app.command(epilog=status.EPILOG)(status.status)
 app.command()(doctor.doctor)
 app.add_typer(flow, name="flow")

@@ -69,8 +69,9 @@ def test_planted_tones_come_back_at_their_time_and_pitch(codec):
 def test_decoded_sound_has_the_mel_that_it_was_decoded_from(codec):
     x = torch.from_numpy(bells(1001)[0])[None]
     out = codec.decode(codec.encode(x), x.shape[1])
-    a, b = log_mel(x).exp(), log_mel(out).exp()
-    assert (a - b).norm() < 0.4 * a.norm()
+    a, b = log_mel(x), log_mel(out)
+    assert torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1] > 0.95
+    assert (a - b).abs().mean() < 0.4
 
 
 def test_silence_comes_back_as_silence(codec):
@@ -109,7 +110,8 @@ def test_a_saved_codec_is_the_same(codec, tmp_path):
     codec.save(tmp_path)
     again = load_audio_codec(tmp_path)
     assert again.fingerprint() == codec.fingerprint()
-    assert again == again.load(tmp_path) or isinstance(again, MelPCAAudio)
+    z = again.encode(torch.from_numpy(bells(5)[0])[None])
+    assert torch.equal(again.decode(z), codec.decode(z))
     with pytest.raises(CheckpointError, match="video codecs"):
         load_video_codec(tmp_path)
     text = (tmp_path / "codec.json").read_text()

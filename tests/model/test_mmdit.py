@@ -224,13 +224,12 @@ def test_moving_all_positions_changes_nothing_when_text_is_left_out():
 
 def test_av_attention_sees_time_but_not_place():
     model = lively()
-    video, audio, text = clip()
+    video, audio, _ = clip()
     link = model.link(video, audio)
     elsewhere = replace(video, pos=video.pos + torch.tensor([0.0, 5.0, 9.0]))
     later = replace(video, pos=video.pos + torch.tensor([1.0, 0.0, 0.0]))
     assert torch.equal(link.video_rope.cos, model.link(elsewhere, audio).video_rope.cos)
     assert not torch.equal(link.video_rope.cos, model.link(later, audio).video_rope.cos)
-    del text
 
 
 def test_padding_of_text_and_tokens_changes_nothing():
@@ -370,3 +369,17 @@ def test_layers_can_be_recomputed_in_the_backward_pass():
     for (name, p), q in zip(model.named_parameters(), again.parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None), name
         assert p.grad is None or close(p.grad, q.grad, 1e-12), name
+
+
+@pytest.mark.parametrize("how", ["autocast", "cast"])
+def test_bfloat16_stays_near_float64(how):
+    model = lively()
+    video, audio, text = clip(refs=1)
+    exact = run(model, video, audio, text)
+    half = torch.bfloat16 if how == "cast" else torch.float32
+    parts = [replace(m, x=m.x.to(half)) for m in (video, audio)]
+    model.to(half)
+    with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+        out = run(model, *parts, Text(text.tokens.to(half)))
+    for a, b in zip(exact, out, strict=True):
+        assert (a - b).std() < 0.05 * a.std()

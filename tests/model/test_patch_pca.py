@@ -43,10 +43,9 @@ def test_shapes_are_those_of_a_4_8_8_causal_codec(codec):
 
 
 def test_pictures_never_seen_come_back_recognisable(codec):
-    x = to_pixels(moving_disc(1000))
-    y = codec.decode(codec.encode(x))
+    x = torch.cat([to_pixels(moving_disc(i)) for i in range(1000, 1010)])
     flat = x.mean((2, 3, 4), keepdim=True).expand_as(x)
-    assert psnr(x, y) > 22 > psnr(x, flat) + 5
+    assert psnr(x, codec.decode(codec.encode(x))) > psnr(x, flat) + 6
 
 
 def test_encoding_what_was_decoded_gives_the_same_latents(codec):

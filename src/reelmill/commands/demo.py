@@ -52,6 +52,8 @@ def show(result: DemoResult) -> None:
     for name in ("files", "assets", "clips"):
         say(f"{name:22} {getattr(curated, name)}")
     say(f"held-out loss          {trained.loss_start:.4f} -> {trained.loss_end:.4f}")
+    if result.sync:
+        say(str(result.sync))
     say(f"report                 {curated.report}")
     for path in curated.shards:
         say(f"shard                  {path}")
@@ -71,6 +73,7 @@ def as_object(result: DemoResult) -> dict[str, Any]:
         "assets": curated.assets.to_json(),
         "loss_start": trained.loss_start,
         "loss_end": trained.loss_end,
+        "sync": result.sync.to_json() if result.sync else None,
         "report": curated.report,
         "shards": list(curated.shards),
         "checkpoint": str(trained.checkpoint),

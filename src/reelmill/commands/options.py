@@ -42,7 +42,9 @@ Settings = Annotated[
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
-        "--weights", envvar="REELMILL_WEIGHTS", help="Folder of pretrained weights.", metavar="DIR"
+        "--weights",
+        help="Folder of pretrained weights. Default: REELMILL_WEIGHTS, then the user's cache.",
+        metavar="DIR",
     ),
 ]
 

@@ -1,0 +1,173 @@
+"""Clips that show what another clip shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import faiss
+import numpy as np
+
+from reelmill.curation.stage import (
+    Bound,
+    FactTable,
+    Rejection,
+    TableStage,
+    knob,
+)
+from reelmill.curation.video.phash import hashes_of
+from reelmill.datasets.sample import Kind
+
+QUERIES = 5  # frames of a clip that candidates are looked up with, evenly spaced
+EXACT_COMPARISONS = 5e10  # up to here every pair of hashes is compared: 20 s on one core
+_BATCH = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicate(TableStage):
+    """Keeps the best of every set of near duplicates and names it to the others.
+
+    Two clips are near duplicates when, over the frames of the shorter, the median of the smallest
+    Hamming distance to any frame of the longer is at most `max_distance` bits of 64: so a clip is
+    found inside a longer one, and two that share half of the shorter's frames are found too. Both
+    the picture and its mirror image are tried. 12 bits: originals and their edits (re-encoded,
+    halved, with bars, cropped by a tenth, trimmed, mirrored) were at most 11 apart, different
+    sources at least 20.
+
+    Longer is better, then larger, then more bytes, then the lower id. Going down that order a clip
+    is rejected when it matches one already kept, so a loser always matches the clip it names.
+
+    embedding: `phash`, which needs no weights. same_asset: also compare clips of one file, such as
+    the parts of a long take, which look alike but show different moments.
+    """
+
+    kinds: ClassVar = frozenset({Kind.VIDEO, Kind.IMAGE})
+    needs: ClassVar = ("phash", "phash_mirrored", "source_pixels", "source_bytes")
+    paper: ClassVar = "section 3.4, deduplication of segmented clips; of images"
+    embedding: str = "phash"
+    max_distance: Bound = knob(12)
+    same_asset: bool = False
+
+    def __post_init__(self) -> None:
+        if self.embedding != "phash":
+            raise ValueError("the one embedding so far is 'phash'")
+
+    def select(self, table: FactTable) -> Mapping[int, Rejection]:
+        if self.max_distance.value is None or len(table) < 2:
+            return {}
+        most = int(self.max_distance.value)
+        plain = [_hashes(text) for text in table["phash"]]
+        mirrored = [_hashes(text) for text in table["phash_mirrored"]]
+        assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
+        matches: dict[int, dict[int, tuple[float, bool]]] = {}
+        for a, b in _candidates(plain, mirrored, most):
+            if not self.same_asset and assets[a] == assets[b]:
+                continue
+            as_is = distance(plain[a], plain[b])
+            flipped = distance(mirrored[a], plain[b])
+            nearest = min(as_is, flipped)
+            if nearest <= most:
+                matches.setdefault(a, {})[b] = matches.setdefault(b, {})[a] = (
+                    nearest,
+                    flipped < as_is,
+                )
+        return self._losers(table, matches)
+
+    def _losers(
+        self, table: FactTable, matches: Mapping[int, Mapping[int, tuple[float, bool]]]
+    ) -> dict[int, Rejection]:
+        clips = table.clips
+        order = sorted(
+            matches,
+            key=lambda i: (
+                -clips[i].seconds,
+                -table["source_pixels"][i],
+                -table["source_bytes"][i],
+                clips[i].id,
+            ),
+        )
+        rank = {row: place for place, row in enumerate(order)}
+        kept: set[int] = set()
+        rejected: dict[int, Rejection] = {}
+        for row in order:
+            winners = [other for other in matches[row] if other in kept]
+            if not winners:
+                kept.add(row)
+                continue
+            best = min(winners, key=rank.__getitem__)
+            bits, flipped = matches[row][best]
+            rejected[row] = Rejection(
+                "near_duplicate",
+                bits,
+                f"distance > {self.max_distance.value:g}",
+                f"of {clips[best].id}{', mirrored' if flipped else ''}: {bits:g} of 64 bits differ",
+            )
+        return rejected
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Median over the shorter of the smallest Hamming distance to any frame of the longer.
+
+    a, b: uint64 hashes [frames]; either order gives the same.
+    """
+    short, long_ = (a, b) if len(a) <= len(b) else (b, a)
+    bits = np.bitwise_count(short[:, None] ^ long_[None, :])
+    nearest = np.median(bits.min(axis=1))
+    if len(a) == len(b):
+        nearest = min(nearest, np.median(bits.min(axis=0)))
+    return float(nearest)
+
+
+def _hashes(text: Any) -> np.ndarray:
+    return hashes_of(text) if isinstance(text, str) else np.zeros(0, np.uint64)
+
+
+def _candidates(
+    plain: Sequence[np.ndarray], mirrored: Sequence[np.ndarray], most: int
+) -> Iterator[tuple[int, int]]:
+    """Pairs of rows a < b with a frame of one within `most` bits of a frame of the other, rising.
+
+    A few frames of each clip are looked up among all frames. Beyond EXACT_COMPARISONS that is done
+    by multi-index hashing (Norouzi et al. 2012): four tables of 16 bits, one bit flipped. It finds
+    every frame within 7 bits, and of those at 12 still four in ten.
+    """
+    owners, index = np.arange(len(plain)), np.concatenate([_distinct(h) for h in plain])
+    of_index = np.repeat(owners, [len(_distinct(h)) for h in plain])
+    chosen = [_spread(len(h)) for h in plain]
+    queries = np.concatenate(
+        [h[c] for side in (plain, mirrored) for h, c in zip(side, chosen, strict=True)]
+    )
+    of_query = np.tile(np.repeat(owners, [len(c) for c in chosen]), 2)
+    if not len(index):
+        return
+    if len(queries) * len(index) <= EXACT_COMPARISONS:
+        search: Any = faiss.IndexBinaryFlat(64)
+    else:
+        search = faiss.IndexBinaryMultiHash(64, 4, 16)
+        search.nflip = 1
+    search.add(_codes(index))
+    pairs: set[int] = set()
+    count = len(plain)
+    for start in range(0, len(queries), _BATCH):
+        limits, _, found = search.range_search(_codes(queries[start : start + _BATCH]), most + 1)
+        a = np.repeat(of_query[start : start + _BATCH], np.diff(limits.astype(np.int64)))
+        b = of_index[found]
+        low, high = np.minimum(a, b), np.maximum(a, b)
+        pairs.update(np.unique((low * count + high)[low < high]).tolist())
+    for pair in sorted(pairs):
+        yield divmod(pair, count)
+
+
+def _distinct(hashes: np.ndarray) -> np.ndarray:
+    return np.unique(hashes)
+
+
+def _spread(count: int) -> np.ndarray:
+    """Up to QUERIES evenly spaced indices."""
+    return np.unique(np.linspace(0, count - 1, min(count, QUERIES)).round().astype(np.int64))
+
+
+def _codes(hashes: np.ndarray) -> np.ndarray:
+    """uint8 [n, 8], as FAISS takes them."""
+    return np.ascontiguousarray(hashes).view(np.uint8).reshape(-1, 8)

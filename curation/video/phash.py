@@ -1,0 +1,107 @@
+"""Perceptual hashes of a clip, for finding its near duplicates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import imagehash
+import numpy as np
+from PIL import Image
+
+from reelmill.curation.stage import Fact, Facts, FrameStage, NotApplicable, Tracks
+from reelmill.curation.video.sampling import Sampling, within
+from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
+from reelmill.datasets.sample import Clip
+
+BORDER_LUMA = 12.0  # rows and columns darker than this on average, at the edges, are bars
+MIN_PICTURE = 0.25  # of the frame; with less left it is a dark picture, not one with bars
+MIN_DEVIATION = 2.0  # of luma; a flatter frame has a hash of noise
+HEX = 16  # characters of one hash
+_SIDE = 32  # what imagehash.phash reduces to: 8 x 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PHash(FrameStage):
+    """imagehash's pHash of the picture without its black bars, and of its mirror image, `fps` times
+    a second; an image has one.
+
+    64 bits each, as 16 hexadecimal digits, joined in order of time. Frames of one flat tone have
+    no hash. source_pixels and source_bytes say which of two duplicates is the better copy.
+    """
+
+    paper: ClassVar = "section 3.4, deduplication; here by perceptual hash"
+    adds: ClassVar = (
+        Fact("phash", "", "Hashes of the sampled frames, hexadecimal.", dtype=str),
+        Fact("phash_mirrored", "", "Hashes of the same frames, mirrored.", dtype=str),
+        Fact("source_pixels", "pixels", "Width times height of the file.", 0, 4e6, int),
+        Fact("source_bytes", "bytes", "Size of the file.", 1e3, 1e10, int, log=True),
+    )
+    fps: float = 2.0
+
+    def open(self, info: MediaInfo) -> _Hashes:
+        return _Hashes(self.fps)
+
+    def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
+        here = within(clip, tracks["frame"])
+        pixels = info.video.width * info.video.height if info.video else 0
+        found: dict[str, str | int | NotApplicable] = {
+            "source_pixels": pixels,
+            "source_bytes": info.bytes,
+        }
+        for name in ("phash", "phash_mirrored"):
+            hashes = tracks[name][here].tolist()
+            found[name] = (
+                "".join(f"{h:016x}" for h in hashes)
+                if hashes
+                else NotApplicable("no sampled frame has any structure")
+            )
+        return found
+
+
+def hashes_of(text: str) -> np.ndarray:
+    """uint64 [frames] of a `phash` fact."""
+    return np.frombuffer(bytes.fromhex(text), ">u8").astype(np.uint64)
+
+
+def without_bars(gray: np.ndarray) -> np.ndarray:
+    """The picture inside its black bars, a view of uint8 [height, width]."""
+    inner = gray
+    for axis in (0, 1):
+        means = inner.mean(axis=1 - axis)
+        lit = np.flatnonzero(means > BORDER_LUMA)
+        if not len(lit):
+            return gray
+        cut = slice(int(lit[0]), int(lit[-1]) + 1)
+        inner = inner[cut] if axis == 0 else inner[:, cut]
+    return inner if inner.size >= MIN_PICTURE * gray.size else gray
+
+
+class _Hashes:
+    def __init__(self, fps: float):
+        self._sampling = Sampling(fps)
+        self._rows: list[tuple[int, int, int]] = []
+
+    def frame(self, frame: Frame) -> None:
+        if not self._sampling.takes(frame.seconds):
+            return
+        inner = without_bars(frame.gray)
+        if cv2.meanStdDev(inner)[1][0, 0] < MIN_DEVIATION:
+            return
+        picture = Image.fromarray(np.ascontiguousarray(inner))
+        small = picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+        mirrored = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        self._rows.append((frame.index, _bits(small), _bits(mirrored)))
+
+    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
+        index, plain, mirrored = zip(*self._rows, strict=True) if self._rows else ((), (), ())
+        return {
+            "frame": np.array(index, np.int64),
+            "phash": np.array(plain, np.uint64),
+            "phash_mirrored": np.array(mirrored, np.uint64),
+        }
+
+
+def _bits(picture: Image.Image) -> int:
+    return int.from_bytes(np.packbits(imagehash.phash(picture).hash).tobytes(), "big")

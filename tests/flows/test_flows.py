@@ -1,0 +1,67 @@
+"""A flow gives the bytes that the direct command gives, and says no word too many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reelmill.datasets.corpus.corpus import make_corpus
+from reelmill.flows.artifacts import cell, facts_table
+
+
+def reelmill(*args: object) -> dict:
+    """The JSON answer of a command that must succeed without a traceback."""
+    run = subprocess.run(
+        [sys.executable, "-m", "reelmill.cli", *map(str, args), "--json"],
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Traceback" not in run.stderr
+    assert "prefect" not in run.stderr.lower()
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder, by its path."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_flows_give_the_bytes_of_direct_commands(tmp_path: Path):
+    corpus = tmp_path / "corpus"
+    make_corpus(corpus, training_clips=4)
+    budget = ("--allow-missing", "--max-failed", 1)
+    for way, name in (((), "direct"), (("flow",), "flow")):
+        work = tmp_path / name
+        first = reelmill(*way, "curate", corpus, "-w", work, *budget)
+        assert first["redone"] > 0
+        again = reelmill(*way, "curate", corpus, "-w", work, *budget)
+        assert again["redone"] == 0
+        assert again["clips"] == first["clips"]
+        reelmill(*way, "encode", "-w", work)
+    for part in ("shards", "latents"):
+        assert digests(tmp_path / "direct" / part) == digests(tmp_path / "flow" / part)
+
+
+def test_text_that_is_not_ours_cannot_break_out_of_a_table():
+    hostile = "a|b`c`<script>alert(1)</script>\n| x | y |"
+    escaped = cell(hostile)
+    assert "<" not in escaped
+    assert "`" not in escaped
+    assert "\n" not in escaped
+    assert escaped.replace("\\|", "").count("|") == 0
+    table = facts_table("t", {hostile: hostile})
+    assert len(table.splitlines()) == 5
