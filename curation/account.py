@@ -150,14 +150,15 @@ def _with(decisions: Decisions, outcome: Outcome) -> list[int]:
 def _ingest_stage(curation: Curation) -> StageReport:
     """Of source files: what no recipe saw, and second paths of the same bytes."""
     manifest, ended = curation.ingest.manifest, curation.ingest.ended
-    duplicates = [a for a in manifest.assets for _ in a.paths[1:]]
+    duplicates = [a for a in manifest.assets if a.sha256 not in ended for _ in a.paths[1:]]
     by_reason: dict[str, list[int]] = {}
     failed = [u.bytes for u in manifest.unreadable]
     for asset, verdict in ended.values():
+        sizes = [asset.bytes] * len(asset.paths)
         if verdict.outcome == Outcome.FAILED:
-            failed.append(asset.bytes)
+            failed += sizes
         else:
-            by_reason.setdefault(verdict.reason, []).append(asset.bytes)
+            by_reason.setdefault(verdict.reason, []).extend(sizes)
     if duplicates:
         by_reason["exact_duplicate"] = [a.bytes for a in duplicates]
     kept = [a.bytes for a in manifest.assets if a.sha256 not in ended]
@@ -217,7 +218,7 @@ def _failures(curation: Curation, levels: Sequence[Level]) -> list[FailureReport
     ]
     for asset, verdict in curation.ingest.ended.values():
         if verdict.outcome == Outcome.FAILED:
-            found.append(_failure(asset.path, "", "Ingest", verdict))
+            found += [_failure(path, "", "Ingest", verdict) for path in asset.paths]
     for level in levels:
         for decisions, is_clip in ((level.asset_decisions, False), (level.clips, True)):
             for row, (stage, verdict) in sorted(decisions.ended.items()):

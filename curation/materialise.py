@@ -1,7 +1,7 @@
 """Materialising: survivors are cut, encoded and packed into shards. Encoding happens here, last.
 
-A cut lies in `cuts/` until a shard set that holds it is committed; a later run takes its bytes
-from that shard set, so moving a bound re-encodes nothing that was ever cut.
+A cut lies in `cuts/` until a shard set that holds it is committed; the next run takes its bytes
+from that shard set, so a survivor that stays is never encoded again.
 """
 
 from __future__ import annotations

@@ -13,6 +13,14 @@ from reelmill.datasets.corpus.truth import CorpusTruth, FileTruth
 from reelmill.datasets.sample import Outcome
 from reelmill.errors import DatasetError
 
+# A stage names what it measures; where that differs from the defect's name, it is told here.
+NAMES: Mapping[str, frozenset[str]] = {
+    "frozen": frozenset({"frozen", "repeated_frames"}),
+    "underexposed": frozenset({"underexposed", "low_contrast"}),
+    "noisy": frozenset({"low_mos"}),
+    "silent": frozenset({"silent", "mostly_silent"}),
+}
+
 
 @dataclass(frozen=True)
 class FileVerdict:
@@ -110,6 +118,3 @@ def _verdict(levels: Mapping[str, list[Mapping[str, Any]]]) -> FileVerdict:
         ended = frozenset(row["reason"] for row in rows if row["outcome"] != Outcome.KEPT)
         return FileVerdict(outcome, ended)
     return FileVerdict(Outcome.KEPT, frozenset())
-
-
-NAMES: Mapping[str, frozenset[str]] = {}

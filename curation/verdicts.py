@@ -55,7 +55,8 @@ def save_verdicts(curation: Curation, levels: Sequence[Level]) -> None:
         row(u.id, "file", "", u.id, u.path, "Ingest", verdict, True)
     for asset in curation.ingest.manifest.assets:
         for path in asset.paths[1:]:
-            verdict = Verdict(Outcome.REJECTED, "exact_duplicate", detail=printable(asset.path))
+            kept = Verdict(Outcome.REJECTED, "exact_duplicate", detail=printable(asset.path))
+            verdict = curation.ingest.ended.get(asset.sha256, (asset, kept))[1]
             row(asset.sha256, "file", "", asset.sha256, path, "Ingest", verdict, True)
     for asset, verdict in curation.ingest.ended.values():
         row(asset.sha256, "asset", "", asset.sha256, asset.path, "Ingest", verdict, True)

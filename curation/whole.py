@@ -22,7 +22,7 @@ from reelmill.datasets.sample import Clip, Kind
 
 @dataclass(frozen=True, kw_only=True)
 class WholeFile(FrameStage, Segmenter):
-    """Makes a clip of every whole image, sound or video. It looks at no frame and rejects nothing."""
+    """Makes one clip of the whole file. It looks at no frame and rejects nothing."""
 
     kinds: ClassVar = ALL_KINDS
     paper: ClassVar = "section 3.4, images and audio"

@@ -88,16 +88,19 @@ class MMDiT(nn.Module):
             v, a = layer(v, a, link)
         return _leave(self.video, v), _leave(self.audio, a)
 
-    def encode_text(self, text: Text, *, cache: bool = False) -> EncodedText:
+    def encode_text(
+        self, text: Text, *, cache: bool = False, audio: Text | None = None
+    ) -> EncodedText:
         """Projects a prompt for both towers.
 
+        audio: what the audio tower reads, where it is another prompt (negative prompts).
         cache: with the keys and values of every text cross-attention, which do not depend on time;
         the sampler makes them once per clip. Needs whole, unsharded parameters.
         """
         layers = cast(list[Layer], list(self.layers)) if cache else []
         return EncodedText(
             _tower_text(self.video, [layer.video for layer in layers], text),
-            _tower_text(self.audio, [layer.audio for layer in layers], text),
+            _tower_text(self.audio, [layer.audio for layer in layers], audio or text),
         )
 
     def link(self, video: Modality | None, audio: Modality | None) -> Link | None:

@@ -1,11 +1,11 @@
-"""From noise to latents: Euler steps along the learned velocity, both modalities in one clock."""
+"""From noise to latents: a solver follows the learned velocity, both modalities in one clock."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from reelmill.model.conditioning import (
 from reelmill.model.flow import interpolate, shift
 from reelmill.model.guidance import FULL, NO_GUIDANCE, NO_TEXT, Branch, Guider
 from reelmill.model.mmdit import EncodedText, MMDiT
-from reelmill.model.modality import Modality, Text
+from reelmill.model.modality import REFERENCE, Modality, Text
+from reelmill.model.solvers import EULER, Solver
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,16 @@ class VideoCanvas:
     """The video to make. known: I, [B, C, T, h, w]. mask: M, [B, 1, T, h, w]; 1 = given.
 
     references: clean latents [B, C, n, h, w]. held: the video is `known`, whole and clean (V2A).
+    source, strength: latents like `known` to start from, of which noise covers the share strength
+    (SDEdit, Meng et al., 2022); sampling begins at t = 1 - strength.
     """
 
     known: Tensor
     mask: Tensor
     references: Tensor | None = None
     held: bool = False
+    source: Tensor | None = None
+    strength: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,10 @@ def sample(
     audio: AudioCanvas | None = None,
     seeds: Sequence[int],
     null: Text | None = None,
+    null_audio: Text | None = None,
     steps: int = 50,
     s: float = 5.0,
+    solver: Solver = EULER,
     guider: Guider = NO_GUIDANCE,
     paste_known: bool = True,
     av: bool = True,
@@ -83,33 +90,43 @@ def sample(
 
     One modality may be None (its tower is not run) or held (given at t = 1 and returned as it is).
     seeds: one per sample; a sample does not depend on what else is in the batch. null: the empty
-    prompt, needed for text guidance. steps, s: Euler steps and shift (Wan 2.1: 50 and 5; 3 at
-    480p). paste_known: what M gives is put back after every step, and exactly at the end.
-    av: False takes out the attention between the towers, to compare. progress(done, steps).
+    or a negative prompt, needed for guidance; null_audio: the audio tower's, where it is another.
+    steps, s: steps and shift (Wan 2.1: 50 and 5; 3 at 480p). solver: of solvers.py. paste_known:
+    what M gives is put back after every step, and exactly at the end. av: False takes out the
+    attention between the towers, to compare. progress(done, calls): calls of the model.
     """
     run = _Run(model, video, audio, len(seeds))
     names = run.names
     if not names:
         raise ValueError("nothing to sample: give a canvas that is not held")
-    branches = guider.plan(names) if av else (FULL,)
+    branches = guider.plan(names, run.references) if av else (FULL,)
     if NO_TEXT in branches and null is None:
-        raise ValueError("text guidance needs the empty prompt: null=")
-    groups = run.groups(branches, text, null)
+        raise ValueError("guidance needs the empty prompt: null=")
+    groups = run.groups(branches, text, null, null_audio)
     device = next(model.parameters()).device
     start = {n: noise(seeds, n, run.shape(n)).to(device) for n in names}
-    z = dict(start)
-    times = schedule(steps, s).tolist()
-    for step, (t, t_next) in enumerate(itertools.pairwise(times)):
+    z, times = dict(start), schedule(steps, s).tolist()
+    if video is not None and video.source is not None and "video" in z:
+        if "audio" in z:
+            raise ValueError("a video that starts from a source leaves no time to make sound from")
+        first = 1 - video.strength
+        times = [first, *(t for t in times if t > first)]
+        z["video"] = interpolate(video.source.to(z["video"]), start["video"], first)
+    memory: dict[str, Any] = dict.fromkeys(names)
+    calls = solver.calls(times)
+    for done, (t, t_next) in enumerate(calls):
         velocities: dict[str, dict[Branch, Tensor]] = {n: {} for n in names}
         for members, encoded in groups:
             for n, v in run.velocity(z, t, members, encoded, members[0].av and av).items():
                 velocities[n] |= zip(members, v.float().chunk(len(members)), strict=True)
-        z = {n: z[n] + (t_next - t) * guider.combine(n, velocities[n]) for n in names}
+        for n in names:
+            v = guider.combine(n, velocities[n])
+            z[n], memory[n] = solver.step(z[n], v, t, t_next, memory[n])
         if paste_known and "video" in z and video is not None:
             given = interpolate(video.known.to(z["video"]), start["video"], t_next)
             z["video"] = torch.where(video.mask.to(device).bool(), given, z["video"])
         if progress is not None:
-            progress(step + 1, steps)
+            progress(done + 1, len(calls))
     held_video = video.known.to(device) if video is not None and video.held else None
     held_audio = audio.held.to(device) if audio is not None and audio.held is not None else None
     return z.get("video", held_video), z.get("audio", held_audio)
@@ -131,6 +148,10 @@ class _Run:
         audio = self.audio is not None and self.audio.held is None
         return ("video",) * video + ("audio",) * audio
 
+    @property
+    def references(self) -> bool:
+        return any(c is not None and c.references is not None for c in (self.video, self.audio))
+
     def shape(self, name: str) -> tuple[int, ...]:
         if name == "video" and self.video is not None:
             return tuple(self.video.known.shape[1:])
@@ -139,23 +160,31 @@ class _Run:
         return self.model.config.audio.out_ch, self.audio.length
 
     def groups(
-        self, branches: Sequence[Branch], text: Text, null: Text | None
+        self,
+        branches: Sequence[Branch],
+        text: Text,
+        null: Text | None,
+        null_audio: Text | None = None,
     ) -> list[tuple[list[Branch], EncodedText]]:
         """Branches that can share one forward pass, with their prompts one after the other."""
         out = []
         for av in (True, False):
             members = [b for b in branches if b.av == av]
             if members:
-                prompts = [p for b in members for p in self._prompts(b, text, null)]
-                joined = Text.stack(prompts).to(next(self.model.parameters()).device)
-                encoded = self.model.encode_text(joined, cache=True)
+                encoded = self.model.encode_text(
+                    self._prompts(members, text, null),
+                    audio=None if null_audio is None else self._prompts(members, text, null_audio),
+                    cache=True,
+                )
                 out.append((members, encoded))
         return out
 
-    def _prompts(self, branch: Branch, text: Text, null: Text | None) -> list[Tensor]:
-        chosen = text if branch.text or null is None else null
-        prompts = chosen.unstack()
-        return prompts * self.batch if len(prompts) == 1 else prompts
+    def _prompts(self, members: Sequence[Branch], text: Text, null: Text | None) -> Text:
+        prompts = []
+        for branch in members:
+            some = (text if branch.text or null is None else null).unstack()
+            prompts += some * self.batch if len(some) == 1 else some
+        return Text.stack(prompts).to(next(self.model.parameters()).device)
 
     def velocity(
         self,
@@ -166,7 +195,8 @@ class _Run:
         av: bool,
     ) -> dict[str, Tensor]:
         """Velocities of the generated modalities, [len(members) * B, ...]."""
-        video, audio = self._video(z, t, len(members)), self._audio(z, t, len(members))
+        video = self._hide(self._video(z, t, len(members)), members)
+        audio = self._hide(self._audio(z, t, len(members)), members)
         v, a = self.model(video, audio, encoded, av=av)
         out = {}
         if "video" in z and v is not None:
@@ -202,6 +232,14 @@ class _Run:
             c.latents,
             None if c.references is None else self._copy(c.references, copies),
         )
+
+    def _hide(self, m: Modality | None, members: Sequence[Branch]) -> Modality | None:
+        """Hides references from the members that have none."""
+        if m is None or m.kind is None or all(b.refs for b in members):
+            return m
+        blind = torch.tensor([not b.refs for b in members], device=m.x.device)
+        blind = blind.repeat_interleave(self.batch)[:, None]
+        return replace(m, pad=(m.kind == REFERENCE) & blind)
 
     def _copy(self, x: Tensor, copies: int) -> Tensor:
         weight = next(self.model.parameters())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reelmill.training.curriculum import Curriculum
 
@@ -22,15 +21,14 @@ class TrainOptions:
     """A training run.
 
     latents: folder of latent shards. output: the run's folder: checkpoints, metrics.jsonl, export.
-    shards: the curated shards that the latents came from, whose approvals are asked for.
     stages: names of the stages to run, all when empty. unreviewed: train without approvals, which
-    every checkpoint then records. threads: of torch, 0 leaves them as they are.
+    every checkpoint then records. tensorboard: event files beside metrics.jsonl. threads: of torch;
+    0 leaves them as they are.
     """
 
     latents: Path
     output: Path
     curriculum: Curriculum
-    shards: tuple[Path, ...] = ()
     stages: tuple[str, ...] = ()
     seed: int = 0
     unreviewed: bool = False
@@ -67,4 +65,3 @@ class TrainResult:
     steps: int
     resumed_from: int
     unreviewed: bool
-    details: Mapping[str, Any] = field(default_factory=dict)

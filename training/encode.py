@@ -54,7 +54,9 @@ class EncodeOptions:
     fps, height, width: what pictures are resampled and centre-cropped to. frames: lengths of the
     buckets, 1 + 4k each; a clip takes the longest that it fills. stride: frames between the starts
     of a clip's windows. video_codec, audio_codec, encoder: folders of saved ones; where None, the
-    PCA codecs are fitted to these very shards, and captions are hashed. dtype: of stored latents.
+    PCA codecs are fitted to these very shards, and captions are hashed. channels: of a fitted video
+    codec; a token's width, channels times the cells of a patch, should stay below the model's, or
+    it cannot carry the noise that it is to take away. dtype: of stored latents.
     """
 
     shards: tuple[Path, ...]
@@ -67,6 +69,7 @@ class EncodeOptions:
     video_codec: Path | None = None
     audio_codec: Path | None = None
     encoder: Path | None = None
+    channels: int = 4
     dtype: str = "float16"
 
     def __post_init__(self) -> None:
@@ -74,8 +77,13 @@ class EncodeOptions:
             raise UsageError(f"frames {self.frames}: each must be 1 more than a multiple of 4.")
         if self.height % 16 or self.width % 16 or min(self.height, self.width) < 16:
             raise UsageError(f"size {self.width} x {self.height}: multiples of 16 are wanted.")
-        if self.stride < 1 or self.fps < 1 or self.dtype not in ("float16", "float32"):
-            raise UsageError(f"stride {self.stride}, fps {self.fps}, dtype {self.dtype!r}?")
+        if min(self.stride, self.fps, self.channels) < 1 or self.dtype not in (
+            "float16",
+            "float32",
+        ):
+            raise UsageError(
+                f"stride {self.stride}, fps {self.fps}, channels {self.channels}, {self.dtype!r}?"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def _settings(options: EncodeOptions) -> dict[str, Any]:
     return json.loads(json.dumps(fields))
 
 
-_DECISIVE = ("fps", "height", "width", "frames", "stride", "dtype")
+_DECISIVE = ("channels", "fps", "height", "width", "frames", "stride", "dtype")
 
 
 class _Run:
@@ -350,7 +358,7 @@ def _codecs(
         progress(0, None, "fit codecs")
         clips = list(_fit_clips(sources, options))
         if video is None:
-            fitted_video = PatchPCAVideo.fit(clip.frames for clip in clips)
+            fitted_video = PatchPCAVideo.fit((c.frames for c in clips), options.channels)
             first, rest = (_tempered(c) for c in (fitted_video.first, fitted_video.rest))
             video = replace(fitted_video, first=first, rest=rest)
         if audio is None:

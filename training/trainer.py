@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -15,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,8 +26,7 @@ from reelmill import __version__
 from reelmill.datasets.latents import LatentDataset, held_out_rows
 from reelmill.datasets.loader import Batch, Loader, collate, make_pools
 from reelmill.datasets.mixture import Mixture, permute
-from reelmill.datasets.workspace import commit_bytes, writing
-from reelmill.errors import CheckpointError, DatasetError, Diverged, Interrupted
+from reelmill.errors import CheckpointError, DatasetError, Diverged, Interrupted, UsageError
 from reelmill.model.mmdit import MMDiT, part_of
 from reelmill.training import checkpoint as checkpoints
 from reelmill.training.checkpoint import Checkpoint
@@ -37,14 +34,14 @@ from reelmill.training.config import Progress, StageResult, TrainOptions, TrainR
 from reelmill.training.curriculum import TrainStage
 from reelmill.training.export import export_model
 from reelmill.training.gate import require_approval
-from reelmill.training.objective import Losses, draw, flow_loss, held_out_draw
+from reelmill.training.metrics import Meter, MetricsLog
+from reelmill.training.objective import draw, flow_loss, held_out_draw
 from reelmill.training.optim import EMA, learning_rate, make_adamw
 from reelmill.training.tasks import TASKS
 
 log = logging.getLogger(__name__)
 HELD_OUT_DRAWS = 32  # noises and times per task behind a held-out loss
 MAX_SKIPPED = 3  # consecutive steps without a finite loss before the run gives up
-T_BUCKETS = 10
 
 
 def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
@@ -58,9 +55,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
         torch.set_num_threads(options.threads)
     with LatentDataset(options.latents) as data:
         approvals = require_approval(data, unreviewed=options.unreviewed)
-        wanted = [
-            s for s in options.curriculum.stages if s.name in options.stages or not options.stages
-        ]
+        wanted = _wanted(options)
         results: list[StageResult] = []
         with _stop_requests() as stop:
             for stage in wanted:
@@ -78,6 +73,17 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
         resumed_from=sum(result.resumed_from for result in results),
         unreviewed=not approvals,
     )
+
+
+def _wanted(options: TrainOptions) -> list[TrainStage]:
+    stages = {stage.name: stage for stage in options.curriculum.stages}
+    for name in options.stages:
+        if name not in stages:
+            raise UsageError(
+                f"curriculum {options.curriculum.name!r} has no stage {name!r}; there are: "
+                f"{', '.join(stages)}."
+            )
+    return [s for s in stages.values() if not options.stages or s.name in options.stages]
 
 
 @contextmanager
@@ -101,30 +107,6 @@ def _stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@dataclass
-class _Meter:
-    """Mean losses since the last report, per task and modality, and per tenth of t."""
-
-    sums: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, task: str, losses: Losses) -> None:
-        tenths = (losses.t * T_BUCKETS).long().clamp(max=T_BUCKETS - 1).tolist()
-        for kind in ("video", "audio"):
-            values = getattr(losses, kind)
-            for tenth, value in zip(
-                tenths, [] if values is None else values.tolist(), strict=False
-            ):
-                for name in (f"{task}/{kind}", f"{task}/{kind}/t{tenth}"):
-                    total = self.sums.setdefault(name, [0.0, 0.0])
-                    total[0] += value
-                    total[1] += 1
-
-    def take(self) -> dict[str, float]:
-        means = {name: total / count for name, (total, count) in sorted(self.sums.items())}
-        self.sums = {}
-        return means
-
-
 class StageRun:
     """One stage: its model, optimiser, loaders, and the loop over steps."""
 
@@ -138,7 +120,6 @@ class StageRun:
     ):
         self.stage, self.options, self.data, self.stop = stage, options, data, stop
         self.folder = options.output / stage.name
-        self.metrics = self.folder / "metrics.jsonl"
         self.train_loader, self.held_loader = _loaders(stage, options.seed, data)
         self.constants = {n: torch.from_numpy(a).float() for n, a in data.constants.items()}
         model_config = options.curriculum.model.config(
@@ -167,7 +148,7 @@ class StageRun:
         self.ema = EMA(self.named.items(), stage.optim.ema_decay)
         self.step = 0
         self.skipped = 0
-        self.meter = _Meter()
+        self.meter = Meter()
         self.held_out: list[tuple[int, float]] = []
 
     def run(self, progress: Progress) -> StageResult:
@@ -177,22 +158,18 @@ class StageRun:
         if found is not None:
             self._restore(checkpoints.load(found, config=self.config))
         resumed_from = self.step
-        self._trim_metrics()
         if self.step == 0:
             self._validate()
         path = found
-        with writing(self.metrics), self.metrics.open("a") as lines:
-            batches = self.train_loader.batches(self.step, stage.steps)
-            for batch in batches:
-                record = self._train_step(batch)
-                print(json.dumps(record), file=lines)
+        with MetricsLog(self.folder, self.step, tensorboard=self.options.tensorboard) as metrics:
+            for batch in self.train_loader.batches(self.step, stage.steps):
+                metrics.write(self._train_step(batch))
                 if self.step % stage.validate_every == 0 or self.step == stage.steps:
-                    print(json.dumps(self._validate()), file=lines)
+                    metrics.write(self._validate())
                 text = f"{stage.name}: held-out loss {self.held_out[-1][1]:.4f}"
                 progress(self.step, stage.steps, text)
                 stopped = self.stop.is_set() and self.step < stage.steps
                 if stopped or self.step % stage.checkpoint_every == 0 or self.step == stage.steps:
-                    lines.flush()
                     path = self._save()
                 if stopped:
                     raise Interrupted(
@@ -314,22 +291,6 @@ class StageRun:
         self.train_loader.corrupt.update(point.state["corrupt"])
         self.unreviewed = self.unreviewed or bool(point.state["unreviewed"])
         log.info("stage %s goes on from step %d", self.stage.name, self.step)
-
-    def _trim_metrics(self) -> None:
-        """Drops what a killed run logged after its last checkpoint: those steps come again."""
-        if not self.metrics.exists():
-            self.metrics.parent.mkdir(parents=True, exist_ok=True)
-            return
-        kept = []
-        for line in self.metrics.read_text(errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-                ended = record["step"] + ("held_out" not in record)
-            except (ValueError, KeyError, TypeError):
-                continue  # the line that a kill cut short
-            if ended <= self.step:
-                kept.append(line)
-        commit_bytes(self.metrics, "".join(f"{line}\n" for line in kept).encode())
 
     def _init_weights(self) -> tuple[dict[str, Tensor], str] | None:
         """EMA weights of the stage that this one starts from, with their digest."""

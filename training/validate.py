@@ -8,7 +8,7 @@ clips (shuffled pairs), and with what the same weights give when audio-video cro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -123,7 +123,6 @@ class SyncReport:
     planted: Spread | None
     clips: int
     silent: int
-    details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

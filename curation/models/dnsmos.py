@@ -17,7 +17,6 @@ from reelmill.curation.models.silero import single_thread
 RATE = 16_000
 WINDOW = 144_160  # 9.01 s
 HOP = RATE
-BATCH = 8
 # Raw output to opinion score: signal, background, overall.
 _POLYNOMIALS = (
     (-0.08397278, 1.22083953, 0.0052439),
@@ -41,17 +40,13 @@ class DNSMOS:
         sounds: float32 [n] at 16 kHz, n > 0. Each score is the mean over windows of 9.01 s, one per
         second; sound that is shorter is repeated.
         """
-        cut = [_windows(sound) for sound in sounds]
-        every = [window for windows in cut for window in windows]
-        raw = np.concatenate(
-            [
-                self._session.run(None, {"input_1": np.stack(every[low : low + BATCH])})[0]
-                for low in range(0, len(every), BATCH)
-            ]
-        ).astype(np.float64)
-        rated = np.stack([np.polyval(p, raw[:, i]) for i, p in enumerate(_POLYNOMIALS)], axis=1)
-        ends = np.cumsum([len(windows) for windows in cut])
-        return np.stack([part.mean(axis=0) for part in np.split(rated, ends[:-1])])
+        return np.stack([self._rated(sound) for sound in sounds])
+
+    def _rated(self, sound: np.ndarray) -> np.ndarray:
+        # One window at a time: on a CPU, eight at once take 2.6 times as long each.
+        raw = [self._session.run(None, {"input_1": w[None]})[0][0] for w in _windows(sound)]
+        columns = zip(_POLYNOMIALS, np.array(raw, np.float64).T, strict=True)
+        return np.array([np.polyval(p, column).mean() for p, column in columns])
 
 
 def _windows(sound: np.ndarray) -> list[np.ndarray]:

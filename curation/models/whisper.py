@@ -7,6 +7,7 @@ its weights. The spans come from silero-vad's ONNX file instead.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from contextlib import redirect_stdout
@@ -40,8 +41,13 @@ class Whisper:
     """
 
     def __init__(self, folder: Path, *, device: str, compute_type: str, beam_size: int):
-        # whisperx imports pyannote.audio, which otherwise reports its use over the network.
+        # whisperx imports pyannote.audio, which otherwise reports its use over the network, and
+        # logs to stdout unless its logger has a handler.
         os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
+        logger = logging.getLogger("whisperx")
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+            logger.propagate = False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from whisperx import asr

@@ -33,10 +33,11 @@ _WHITE = 248 // WIDTH  # bins from here: luma 248 to 255
 class Exposure(FrameStage):
     """Luma of a clip: mean, spread, and the shares at both ends of the scale; its mean colour.
 
-    The colours are the opponents of Hasler and Suesstrunk 2003. All are means over frames taken at `fps`; the histogram of each is kept, in bins of 4 levels.
+    All are means over frames taken at `fps`; the histogram of each is kept, in bins of 4 levels.
     `highlights` is the luma that the brightest hundredth of the clip's pixels reach: a night scene
     has lamps, an underexposed one has none. The bounds are ours, from clips whose fault is known;
-    0.98 of black is that of ffmpeg's blackdetect.
+    0.98 of black is that of ffmpeg's blackdetect. The colours are the opponents of Hasler and
+    Suesstrunk 2003.
     """
 
     paper: ClassVar = "section 3.4, basic quality: contrast, exposure"

@@ -93,10 +93,12 @@ class _Changes:
 
     @staticmethod
     def _near(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-        """Whether no block differs by more than that. A picture that does on average is not near."""
-        if cv2.norm(a, b, cv2.NORM_L1) > tolerance * a.size:
+        """Whether no block differs by more than that on average."""
+        total, side = cv2.norm(a, b, cv2.NORM_L1), max(1, max(a.shape) // BLOCKS)
+        if total > tolerance * a.size:
             return False
-        side = max(1, max(a.shape) // BLOCKS)
+        if total <= tolerance * side * side or cv2.norm(a, b, cv2.NORM_INF) <= tolerance:
+            return True
         size = (max(1, a.shape[1] // side), max(1, a.shape[0] // side))
         change = cv2.absdiff(a, b).astype(np.float32)
         return float(cv2.resize(change, size, interpolation=cv2.INTER_AREA).max()) <= tolerance

@@ -7,6 +7,7 @@ another threshold or minimum length needs no new decode.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ class Shots(FrameStage, Segmenter):
         trim = max(0, int(self.trim.value or 0))
         ends = np.append(pts, whole.end_pts)
         clips = []
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in itertools.pairwise(edges):
             start = first + trim * (first > 0)
             end = last - trim * (last < count)
             if start >= end:
@@ -168,7 +169,7 @@ class Shots(FrameStage, Segmenter):
             inner = np.unique(np.searchsorted(ends[: end + 1], np.rint(targets)))
             edges = [start, *(int(i) for i in inner if start < i < end), end]
             if number >= end - start or np.diff(ends[edges]).max() <= longest:
-                return iter(list(zip(edges, edges[1:], strict=False)))
+                return iter(list(itertools.pairwise(edges)))
             number += 1
 
 

@@ -22,7 +22,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to-add-a-stage.md"
 RECIPE = """
 kind: video
 stages:
-  - Probe: {min_seconds: 0, min_side: 0}
+  - Probe
   - Shots
   - Colour
   - Cut

@@ -10,14 +10,17 @@ from reelmill.model.guidance import (
     FULL,
     NO_GUIDANCE,
     NO_TEXT,
+    NOTHING,
     Guider,
     ModalityCFG,
+    ReferenceCFG,
     Rescale,
     TextCFG,
 )
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
 from reelmill.model.sampler import AudioCanvas, VideoCanvas, noise, sample
+from reelmill.model.solvers import SOLVERS
 
 CONFIG = preset("tiny")
 
@@ -219,3 +222,86 @@ def test_what_cannot_be_sampled_is_said(model):
     with pytest.raises(ValueError, match="nothing to sample"):
         sample(model, prompt(), video=canvas(held=True), seeds=[1])
     assert isinstance(model, nn.Module)
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: s.name)
+def test_every_solver_keeps_what_is_known_and_goes_the_same_way(model, solver):
+    video = canvas()
+    video.mask[:, :, 0] = 1
+    options = {"video": video, "audio": SOUND, "seeds": [1], "s": 1.0}
+    z, a = sample(model, prompt(), steps=12, solver=solver, **options)
+    assert torch.equal(z[:, :, 0], video.known[:, :, 0])
+    assert z.isfinite().all()
+    fine, sound = sample(model, prompt(), steps=60, **options)
+    rough, noise_ = sample(model, prompt(), steps=1, **options)
+    assert (z - fine).norm() < 0.5 * (rough - fine).norm()
+    assert (a - sound).norm() < 0.5 * (noise_ - sound).norm()
+
+
+def test_negative_prompts_reach_the_tower_that_they_are_for(model):
+    other = Text(torch.full((1, 2, 64), -0.7))
+    options = {"video": canvas(), "audio": SOUND, "seeds": [1], "steps": 2, "null": NULL}
+    options["guider"] = Guider(text=TextCFG(3, 3))
+    plain = sample(model, prompt(), av=True, **options)
+    same = sample(model, prompt(), null_audio=NULL, **options)
+    assert torch.equal(plain[0], same[0])
+    assert torch.equal(plain[1], same[1])
+    first = options | {"steps": 1}  # after one step, the towers have told each other
+    plain, changed = (sample(model, prompt(), null_audio=n, **first) for n in (None, other))
+    assert not torch.allclose(plain[1], changed[1], atol=1e-3)
+    with torch.no_grad():  # the video of one forward pass hears audio, not its prompt
+        both = model.encode_text(NULL, audio=other)
+        assert torch.equal(both.video.c, model.encode_text(NULL).video.c)
+        assert torch.equal(both.audio.c, model.encode_text(other).audio.c)
+
+
+def test_reference_guidance_is_that_of_skyreels_v3(model):
+    c, n, o = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    guider = Guider(TextCFG(7.5, 1), reference=ReferenceCFG(5, 1))
+    guided = guider.combine("video", {FULL: c, NO_TEXT: n, NOTHING: o})
+    assert torch.allclose(guided, o + 5 * (n - o) + 7.5 * (c - n))
+    assert guider.plan(references=True) == (FULL, NO_TEXT, NOTHING)
+    assert guider.plan(references=False) == (FULL, NO_TEXT)
+    assert Guider(reference=ReferenceCFG(1, 5)).plan(("video",), True) == (FULL,)
+
+
+def test_the_pass_without_references_does_not_see_them_in_a_shared_batch(model, monkeypatch):
+    plain = canvas()
+    refs = torch.randn(2, 1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(8))
+    guider = Guider(reference=ReferenceCFG(2, 2))
+    seen = []
+    forward = model.forward
+
+    def spied(video, audio, text, *, av=True):
+        out = forward(video, audio, text, av=av)
+        seen.append((out[0][:, -12:], out[1]))
+        return out
+
+    monkeypatch.setattr(model, "forward", spied)
+    for r in refs:
+        sample(
+            model, prompt(), video=VideoCanvas(plain.known, plain.mask, r), audio=SOUND,
+            seeds=[1], steps=1, guider=guider, null=NULL,
+        )  # fmt: skip
+    sample(model, NULL, video=plain, audio=SOUND, seeds=[1], steps=1)
+    (v, a), (v2, a2), (alone, alone_a) = seen
+    assert len(v) == 3
+    assert not torch.allclose(v[:2], v2[:2], atol=1e-3)
+    assert torch.allclose(v[2], v2[2], atol=1e-5)
+    assert torch.allclose(v[2], alone[0], atol=1e-4)
+    assert torch.allclose(a[2], alone_a[0], atol=1e-4)
+
+
+def test_a_source_is_changed_by_as_much_as_its_strength(model):
+    plain = canvas()
+    source = torch.randn(plain.known.shape, generator=torch.Generator().manual_seed(2))
+    moved = []
+    for strength in (0.05, 0.5, 1.0):
+        video = VideoCanvas(plain.known, plain.mask, source=source, strength=strength)
+        z, _ = sample(model, prompt(), video=video, seeds=[1], steps=8)
+        moved.append((z - source).norm().item())
+    assert moved[0] < moved[1] < moved[2]
+    free, _ = sample(model, prompt(), video=plain, seeds=[1], steps=8)
+    assert torch.equal(z, free)
+    with pytest.raises(ValueError, match="sound"):
+        sample(model, prompt(), video=video, audio=SOUND, seeds=[1], steps=1)

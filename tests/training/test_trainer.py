@@ -5,16 +5,28 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.scene_shards import film_sample, still_sample, write_set
 
+from reelmill.datasets.approval import approve
 from reelmill.datasets.latents import LatentDataset
-from reelmill.errors import CheckpointError, DatasetError, Diverged, GateError, Interrupted
+from reelmill.datasets.shards import read_manifest
+from reelmill.datasets.workspace import open_workspace
+from reelmill.errors import (
+    CheckpointError,
+    DatasetError,
+    Diverged,
+    GateError,
+    Interrupted,
+    UsageError,
+)
 from reelmill.model.pipeline import Pipeline
 from reelmill.training import checkpoint as checkpoints
 from reelmill.training.config import TrainOptions
@@ -244,6 +256,54 @@ def test_data_that_nobody_approved_is_refused(latents, tmp_path):
     with pytest.raises(GateError, match="approve"):
         train(options(latents, tmp_path, make_curriculum(), unreviewed=False))
     assert not (tmp_path / "joint").exists()
+
+
+def test_an_approval_opens_the_gate_until_a_byte_changes(latents, tmp_path):
+    workspace = open_workspace(tmp_path / "w")
+    shards = write_set(workspace.shards("video"), [film_sample(i, seconds=1.1) for i in range(4)])
+    listed = [{"sha256": shard.sha256} for shard in read_manifest(shards)]
+    (workspace.runs / "r1").mkdir(parents=True)
+    (workspace.runs / "r1" / "run.json").write_text(json.dumps({"shards": listed}))
+    options_ = EncodeOptions((shards,), workspace.latents / "set", height=32, width=32, frames=(9,))
+    found = encode(options_).output
+    job = options(found, tmp_path / "run", make_curriculum(2, tasks={"v2a": 1.0}), unreviewed=False)
+    with pytest.raises(GateError, match="nobody approved"):
+        train(job)
+    approve(workspace.root, "r1", "somebody")
+    assert train(job).unreviewed is False
+    (workspace.runs / "r1" / "run.json").write_text(json.dumps({"shards": listed, "x": 1}))
+    with pytest.raises(GateError):
+        train(job)
+    write_set(shards, [film_sample(i, seconds=1.1) for i in range(3)])
+    with pytest.raises(DatasetError, match="changed"):
+        train(job)
+
+
+def test_a_stage_starts_from_the_ema_of_the_one_before(latents, tmp_path):
+    first = make_curriculum(4, tasks={"t2a": 1.0}, trainable="audio", name="sound")
+    second = make_curriculum(2).stages[0].model_copy(update={"init_from": "sound"})
+    both = first.model_copy(update={"stages": (*first.stages, second)})
+    job = options(latents, tmp_path, both)
+    with pytest.raises(CheckpointError, match="Train it first"):
+        train(replace(job, stages=("joint",)))
+    result = train(job)
+    assert [stage.name for stage in result.stages] == ["sound", "joint"]
+    start = safetensors.torch.load_file(result.stages[0].checkpoint / "ema.safetensors")
+    fresh = first.model.config(16, 40, 64)
+    assert start["video.inp.weight"].shape == (64, fresh.video.token_in)
+    weights = safetensors.torch.load_file(result.stages[0].checkpoint / "weights.safetensors")
+    assert torch.equal(weights["video.inp.weight"], start["video.inp.weight"])  # was not trained
+    assert not torch.equal(weights["audio.inp.weight"], start["audio.inp.weight"])
+    with pytest.raises(UsageError, match="sound, joint"):
+        train(replace(job, stages=("nonesuch",)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_gets_what_the_log_gets(latents, tmp_path):
+    train(options(latents, tmp_path, make_curriculum(2), tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "joint" / "tensorboard")).Reload()
+    logged = [line["loss"] for line in metrics(tmp_path) if "loss" in line]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(logged)
 
 
 def test_a_loss_that_is_not_finite_is_never_applied_and_ends_the_run(

@@ -22,6 +22,7 @@ from tests.media import noise, tone
 from reelmill.curation.audio.clipping import Clipping
 from reelmill.curation.stage import NotApplicable
 from reelmill.datasets.corpus.defects import clipped
+from reelmill.datasets.media.decode import decode, probe
 from reelmill.datasets.media.encode import write_audio
 
 
@@ -138,8 +139,6 @@ def test_no_sound_is_not_applicable():
 
 @pytest.mark.media
 def test_real_sound_turned_up_until_it_clips(media):
-    from reelmill.datasets.media.decode import decode, probe
-
     for name in ("audio/lj001_0001.wav", "audio/music_guitar.mp3", "audio/sfx_rain_60s.mp3"):
         blocks: list[np.ndarray] = []
         decode(media / name, probe(media / name), on_audio=lambda b: blocks.append(b.samples))  # noqa: B023

@@ -1,0 +1,54 @@
+"""The metrics that need no weights, in the order of the taxonomy."""
+
+from __future__ import annotations
+
+from reelmill.evaluation.metric import Metric
+from reelmill.evaluation.metrics.loudness import (
+    Clipping,
+    Loudness,
+    LoudnessSpread,
+    Silence,
+    TruePeak,
+)
+from reelmill.evaluation.metrics.motion import (
+    DuplicateFrames,
+    Flicker,
+    Jerk,
+    MotionDegree,
+    WarpingError,
+)
+from reelmill.evaluation.metrics.picture import ColourDrift, Colourfulness, Exposure, Sharpness
+from reelmill.evaluation.metrics.shots import CutTiming, ShotCount
+from reelmill.evaluation.metrics.spectrum import Bandwidth, SignalToNoise, StereoWidth
+from reelmill.evaluation.metrics.sync import AVAlign, OnsetLag
+from reelmill.evaluation.metrics.words import CharacterErrorRate, TextHit, WordErrorRate
+
+
+def weight_free() -> tuple[Metric, ...]:
+    """One of each, at its defaults."""
+    return (
+        TextHit(),
+        ShotCount(),
+        CutTiming(),
+        WordErrorRate(),
+        CharacterErrorRate(),
+        AVAlign(),
+        OnsetLag(),
+        Sharpness(),
+        Exposure(),
+        Colourfulness(),
+        ColourDrift(),
+        Jerk(),
+        DuplicateFrames(),
+        Flicker(),
+        WarpingError(),
+        MotionDegree(),
+        Clipping(),
+        TruePeak(),
+        Silence(),
+        Bandwidth(),
+        SignalToNoise(),
+        StereoWidth(),
+        Loudness(),
+        LoudnessSpread(),
+    )

@@ -1,0 +1,87 @@
+import itertools
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from reelmill.errors import UsageError
+from reelmill.model.mmdit import MMDiT, part_of
+from reelmill.training.curriculum import CURRICULA, Curriculum, Model, Optim, TrainStage, curriculum
+from reelmill.training.optim import learning_rate, make_adamw
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_built_in_curricula_survive_a_round_trip_and_build(name):
+    found = curriculum(name)
+    assert Curriculum.model_validate_json(found.model_dump_json()) == found
+    with torch.device("meta"):
+        model = MMDiT(found.model.config(4, 40, 64))
+    config = model.config
+    # A token must be able to carry its own noise through the width of the model.
+    assert config.video.token_out < config.video.dim
+
+
+def test_an_unknown_curriculum_lists_those_there_are():
+    with pytest.raises(UsageError, match="demo, demo_full"):
+        curriculum("nonesuch")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tasks": {}},
+        {"tasks": {"t2x": 1.0}},
+        {"tasks": {"t2v": 0.0}},
+        {"steps": 0},
+        {"name": "../up"},
+        {"colour": "red"},
+        {"held_out": 1.0},
+    ],
+)
+def test_a_stage_that_cannot_run_is_refused(fields):
+    good = {"name": "a", "tasks": {"t2v": 1.0}, "steps": 1, "batch": 1}
+    TrainStage(**good)
+    with pytest.raises(ValidationError):
+        TrainStage(**(good | fields))
+
+
+def test_a_stage_starts_from_an_earlier_one_only():
+    def stage(**fields):
+        return TrainStage(**({"name": "a", "tasks": {"t2v": 1.0}, "steps": 1, "batch": 1} | fields))
+
+    with pytest.raises(ValidationError, match="no earlier stage"):
+        Curriculum(name="x", model=Model(), stages=(stage(init_from="b"), stage(name="b")))
+    with pytest.raises(ValidationError, match="two stages"):
+        Curriculum(name="x", model=Model(), stages=(stage(), stage()))
+
+
+def test_cross_gain_changes_the_sharpness_of_cross_attention_only():
+    changed = Model(preset="tiny", cross_gain=3.0)
+    torch.manual_seed(0)
+    model = MMDiT(changed.config(4, 40, 64))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    changed.prepare(model)
+    for name, parameter in model.named_parameters():
+        norm = part_of(name) == "cross" and "qk_norm" in name
+        assert torch.equal(parameter, before[name] * 3 if norm else before[name]), name
+
+
+def test_the_learning_rate_rises_then_falls():
+    config = Optim(lr=1.0, warmup_steps=10, schedule="cosine")
+    rates = [learning_rate(s, 110, config) for s in range(110)]
+    assert rates[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
+    assert rates[60] == pytest.approx(0.1 + 0.9 * 0.5)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert learning_rate(99, 110, Optim(lr=2.0, warmup_steps=0)) == 2.0
+    assert not math.isnan(learning_rate(0, 1, Optim(warmup_steps=1, schedule="cosine")))
+
+
+def test_only_matrices_decay():
+    model = MMDiT(Model(preset="tiny").config(4, 40, 64))
+    groups = make_adamw(model.named_parameters(), Optim(weight_decay=0.5)).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
+    assert all(p.ndim >= 2 for p in groups[0]["params"])
+    assert all(p.ndim < 2 for p in groups[1]["params"])
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
