@@ -22,6 +22,7 @@ from reelmill.curation.level import Level
 from reelmill.curation.policy import Decisions
 from reelmill.curation.recipe import to_yaml
 from reelmill.curation.result import Count, CurateResult
+from reelmill.curation.run_record import save_run
 from reelmill.curation.stage_account import asset_level, clip_level, stage_report
 from reelmill.curation.verdicts import save_verdicts
 from reelmill.datasets.manifest import printable
@@ -59,6 +60,7 @@ def account(curation: Curation) -> CurateResult:
     report, counts = _report(curation, levels)
     folder = curation.workspace.runs / curation.run
     save_verdicts(curation, levels)
+    save_run(curation, levels)
     page.save(report, folder)
     rendered = page.render(folder)
     made = curation.made.values()

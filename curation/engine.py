@@ -19,8 +19,9 @@ from pathlib import Path
 from reelmill.curation.models.weights import Weights
 
 from reelmill.curation.account import account, run_id
-from reelmill.curation.keys import decode_key, stage_keys
-from reelmill.curation.level import Level, group
+from reelmill.curation.key_record import save_components
+from reelmill.curation.keys import decode_components, key_of, stage_components
+from reelmill.curation.level import DECODE, Level, group
 from reelmill.curation.materialise import Materialised, Packer
 from reelmill.curation.media_table import info_from
 from reelmill.curation.passes import Advance, LazyMedia, Passes
@@ -152,17 +153,10 @@ class Curation:
         yield Step("ingest", "hash source files", len(self.files), hash_files)
         self.ingest = Ingest(holder[0])
         self.ledger = Ledger(self.workspace)
-        digests = {
-            name: self.weights.digest(name)
-            for recipe in self.recipes.values()
-            for stage in recipe.stages
-            for name in stage.resources.weights
-            if name not in self.absent
-        }
-        self.digests = digests
-        keys = {k: stage_keys(r.stages, digests) for k, r in self.recipes.items()}
-        any_keys = next(iter(keys.values()))
-        probing = Passes(self.ledger, any_keys, decode_key())
+        keys = self._keys()
+        decode = decode_components()
+        save_components(self.workspace, DECODE, key_of(decode), decode)
+        probing = self.probing = Passes(self.ledger, {}, key_of(decode))
         have = self.ledger.units(probing.media_folder)
         new = [a for a in self.ingest.manifest.assets if a.sha256 not in have]
         yield from self._groups("probe", new, ASSETS_A_GROUP, probing.probe)
@@ -182,6 +176,23 @@ class Curation:
             return 0
 
         yield Step("report", "account for everything and render the report", 1, report)
+
+    def _keys(self) -> dict[Kind, dict[str, str]]:
+        """The key of every stage by kind, its components noted in the ledger."""
+        self.digests = {
+            name: self.weights.digest(name)
+            for recipe in self.recipes.values()
+            for stage in recipe.stages
+            for name in stage.resources.weights
+            if name not in self.absent
+        }
+        keys: dict[Kind, dict[str, str]] = {}
+        for kind, recipe in self.recipes.items():
+            parts = stage_components(recipe.stages, self.digests)
+            keys[kind] = {name: key_of(part) for name, part in parts.items()}
+            for name, part in parts.items():
+                save_components(self.workspace, name, keys[kind][name], part)
+        return keys
 
     def _groups(
         self, name: str, items: Sequence, size: int, work: Callable[[Sequence, Advance], None]

@@ -68,29 +68,47 @@ def code_digest(module: str) -> str:
     return digest(seen)
 
 
+def decode_components() -> dict[str, Any]:
+    """What the decode key is made of: the code that the engine itself reads an asset with."""
+    return {"stage": "decode", "code": code_digest(MediaInfo.__module__)}
+
+
 def decode_key() -> str:
     """Key of what the engine itself reads from an asset: its MediaInfo."""
-    return digest({"code": code_digest(MediaInfo.__module__)})[:KEY_CHARS]
+    return digest(decode_components())[:KEY_CHARS]
 
 
-def components(stage: Stage, weights: Mapping[str, str]) -> dict[str, Any]:
-    """What a stage's key is made of, by name, so that a stale part can be explained."""
-    return {
-        "stage": stage.name,
-        "version": stage.version,
-        "fields": stage.measuring(),
-        "weights": {name: weights.get(name, "") for name in stage.resources.weights},
-        "code": code_digest(type(stage).__module__),
-    }
+def stage_components(
+    stages: Sequence[Stage], weights: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """What each stage's key is made of, by stage and component.
+
+    weights: digest of each weights entry that is present. needs: keys of the stages that add what
+    a stage needs.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    keys: dict[str, str] = {}
+    adds: dict[str, str] = {}
+    for stage in stages:
+        needed = sorted({adds[need] for need in stage.needs if need in adds})
+        found[stage.name] = {
+            "stage": stage.name,
+            "version": stage.version,
+            "fields": stage.measuring(),
+            "weights": {name: weights.get(name, "") for name in stage.resources.weights},
+            "code": code_digest(type(stage).__module__),
+            "needs": {name: keys[name] for name in needed},
+        }
+        keys[stage.name] = key_of(found[stage.name])
+        adds.update(dict.fromkeys((fact.name for fact in stage.adds), stage.name))
+    return found
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """The key that components make."""
+    return digest(parts)[:KEY_CHARS]
 
 
 def stage_keys(stages: Sequence[Stage], weights: Mapping[str, str]) -> dict[str, str]:
     """Key of each stage by name. weights: digest of each weights entry that is present."""
-    keys: dict[str, str] = {}
-    adds: dict[str, str] = {}
-    for stage in stages:
-        parts = components(stage, weights)
-        parts["needs"] = sorted({keys[adds[need]] for need in stage.needs if need in adds})
-        keys[stage.name] = digest(parts)[:KEY_CHARS]
-        adds.update(dict.fromkeys((fact.name for fact in stage.adds), stage.name))
-    return keys
+    return {name: key_of(parts) for name, parts in stage_components(stages, weights).items()}

@@ -202,14 +202,19 @@ class Level:
         batch.add(self.passes.facts_folder(stage.name), rows_table(rows, facts_schema(stage)))
         self.passes.ledger.commit(batch)
 
+    @property
+    def segments_folder(self) -> str:
+        """Clips depend on the segmenter's tracks and on all its bounds."""
+        stage = self.recipe.stages[self.recipe.segmenter]
+        knobs = {name: bound.value for name, bound in stage.bounds().items()}
+        key = digest({"stage": self.passes.keys[stage.name], "knobs": knobs})[:KEY_CHARS]
+        return f"ledger/segments/{key}"
+
     def segment(self) -> None:
         """Turns assets that are still alive into clips."""
         stage = self.recipe.stages[self.recipe.segmenter]
         assert isinstance(stage, Segmenter)
-        knobs = {name: bound.value for name, bound in stage.bounds().items()}
-        key = digest({"stage": self.passes.keys[stage.name], "knobs": knobs})[:KEY_CHARS]
-        folder = f"ledger/segments/{key}"
-        ledger = self.passes.ledger
+        ledger, folder = self.passes.ledger, self.segments_folder
         have = ledger.units(folder)
         reader = TrackReader(ledger, self.passes.tracks_folder(stage.name))
         rows = []

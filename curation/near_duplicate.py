@@ -22,6 +22,8 @@ from reelmill.datasets.sample import Kind
 QUERIES = 5  # frames of a clip that candidates are looked up with, evenly spaced
 EXACT_COMPARISONS = 5e10  # up to here every pair of hashes is compared: 20 s on one core
 _BATCH = 512
+_PART = 16
+_CHUNK = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +130,8 @@ def _candidates(
 ) -> Iterator[tuple[int, int]]:
     """Pairs of rows a < b with a frame of one within `most` bits of a frame of the other, rising.
 
-    A few frames of each clip are looked up among all frames. Beyond EXACT_COMPARISONS that is done
-    by multi-index hashing (Norouzi et al. 2012): four tables of 16 bits, one bit flipped. It finds
-    every frame within 7 bits, and of those at 12 still four in ten.
+    A few frames of each clip are looked up among all frames: beyond EXACT_COMPARISONS by
+    _multi_index, which finds every frame within 7 bits, and of those at 12 four in ten.
     """
     owners, distinct = np.arange(len(plain)), [np.unique(hashes) for hashes in plain]
     index, of_index = np.concatenate(distinct), np.repeat(owners, [len(h) for h in distinct])
@@ -141,22 +142,68 @@ def _candidates(
     of_query = np.tile(np.repeat(owners, [len(c) for c in chosen]), 2)
     if not len(index):
         return
-    if len(queries) * len(index) <= EXACT_COMPARISONS:
-        search: Any = faiss.IndexBinaryFlat(64)
-    else:
-        search = faiss.IndexBinaryMultiHash(64, 4, 16)
-        search.nflip = 1
-    search.add(_codes(index))
-    pairs: set[int] = set()
+    few = len(queries) * len(index) <= EXACT_COMPARISONS
     count = len(plain)
-    for start in range(0, len(queries), _BATCH):
-        limits, _, found = search.range_search(_codes(queries[start : start + _BATCH]), most + 1)
-        a = np.repeat(of_query[start : start + _BATCH], np.diff(limits.astype(np.int64)))
-        b = of_index[found]
+    pairs: set[int] = set()
+    for query, found in (_every_pair if few else _multi_index)(queries, index, most):
+        a, b = of_query[query], of_index[found]
         low, high = np.minimum(a, b), np.maximum(a, b)
         pairs.update(np.unique((low * count + high)[low < high]).tolist())
     for pair in sorted(pairs):
         yield divmod(pair, count)
+
+
+def _every_pair(
+    queries: np.ndarray, index: np.ndarray, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions (of the query, in the index) of all pairs of uint64 within `most` bits."""
+    search = faiss.IndexBinaryFlat(64)
+    search.add(_codes(index))
+    for start in range(0, len(queries), _BATCH):
+        limits, _, found = search.range_search(_codes(queries[start : start + _BATCH]), most + 1)
+        yield start + np.repeat(np.arange(len(limits) - 1), np.diff(limits.astype(np.int64))), found
+
+
+def _multi_index(
+    queries: np.ndarray, index: np.ndarray, most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As _every_pair, of those that agree in one of four 16-bit parts but for one bit.
+
+    Multi-index hashing (Norouzi et al. 2012). A pair may come more than once.
+    """
+    for shift in range(0, 64, _PART):
+        keys = _part(index, shift)
+        order = np.argsort(keys, kind="stable")
+        ends = np.searchsorted(keys[order], np.arange(2**_PART + 1))
+        hashes = index[order]
+        wanted = _part(queries, shift)
+        ranked = np.argsort(wanted, kind="stable")
+        for mask in (0, *(1 << bit for bit in range(_PART))):
+            key = wanted[ranked] ^ mask
+            low, size = ends[key], ends[key + 1] - ends[key]
+            for rows in _runs(size):
+                sizes = size[rows]
+                before = np.repeat(np.cumsum(sizes) - sizes - low[rows], sizes)
+                place = np.arange(sizes.sum()) - before
+                query = np.repeat(ranked[rows], sizes)
+                near = np.bitwise_count(queries[query] ^ hashes[place]) <= most
+                yield query[near], order[place[near]]
+
+
+def _part(hashes: np.ndarray, shift: int) -> np.ndarray:
+    return ((hashes >> np.uint64(shift)) & np.uint64(2**_PART - 1)).astype(np.int64)
+
+
+def _runs(sizes: np.ndarray) -> Iterator[slice]:
+    """Slices that sum to _CHUNK at most, or hold one element."""
+    totals = np.cumsum(sizes)
+    first = 0
+    while first < len(sizes):
+        done = totals[first - 1] if first else 0
+        last = int(np.searchsorted(totals, done + _CHUNK, side="right"))
+        last = max(last, first + 1)
+        yield slice(first, last)
+        first = last
 
 
 def _spread(count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from reelmill.curation.asset.integrity import Integrity
 from reelmill.curation.asset.probe import Probe
+from reelmill.curation.asset.sound_integrity import SoundIntegrity
 from reelmill.curation.audio.clipping import Clipping
 from reelmill.curation.audio.loudness import Loudness
 from reelmill.curation.audio.mos import MOS
@@ -29,8 +30,12 @@ from reelmill.datasets.sample import Kind
 
 
 def video() -> Recipe:
-    """Section 3.4: shots, basic and motion quality, sound, deduplication, transcript, balance."""
-    return Recipe(
+    """Section 3.4: shots, basic and motion quality, sound, deduplication, transcript, balance.
+
+    MOS is measured, not judged: the paper filters by it in the audio pipeline, and speech over
+    music, as in films, scores low without being bad.
+    """
+    recipe = Recipe(
         Kind.VIDEO,
         (
             Probe(),
@@ -51,6 +56,7 @@ def video() -> Recipe:
             Cut(),
         ),
     )
+    return override({Kind.VIDEO: recipe}, ["MOS.min_overall=null"])[Kind.VIDEO]
 
 
 def image() -> Recipe:
@@ -76,6 +82,7 @@ def audio() -> Recipe:
         Kind.AUDIO,
         (
             Probe(),
+            SoundIntegrity(),
             WholeFile(),
             Loudness(),
             Clipping(),

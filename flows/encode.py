@@ -9,7 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from reelmill.flows import artifacts
-from reelmill.flows.tasks import run_task
+from reelmill.flows.tasks import LogProgress, run_task
 from reelmill.training import encode as engine
 from reelmill.training.encode import EncodeOptions, EncodeResult
 
@@ -46,7 +46,7 @@ def encode(
     )
     result = run_task(
         "encode",
-        lambda: engine.encode(options),
+        lambda: engine.encode(options, LogProgress("encode")),
         lambda r: f"{r.samples} samples of {r.clips} clips, {len(r.failed)} failed",
         reused=lambda r: r.reused == r.parts,
     )

@@ -7,6 +7,7 @@ work done ends in the state `Reused`.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +17,23 @@ from prefect.states import Completed, State
 
 log = logging.getLogger("reelmill")
 T = TypeVar("T")
+LOG_EVERY_S = 30.0
+
+
+class LogProgress:
+    """Progress of a long task as log lines, one every LOG_EVERY_S seconds."""
+
+    def __init__(self, label: str):
+        self.label = label
+        self._last = time.monotonic()
+
+    def __call__(self, done: float, total: float | None = None, text: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= LOG_EVERY_S:
+            self._last = now
+            line = f"{self.label}: {done:g}{f' of {total:g}' if total else ''} {text}"
+            log.info(line)
+            get_run_logger().info(line)
 
 
 def run_task(

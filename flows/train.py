@@ -9,7 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from reelmill.flows import artifacts
-from reelmill.flows.tasks import run_task
+from reelmill.flows.tasks import LogProgress, run_task
 from reelmill.training import trainer
 from reelmill.training.config import TrainOptions, TrainResult
 from reelmill.training.curriculum import curriculum as built_in
@@ -39,7 +39,7 @@ def train(
     )
     result = run_task(
         "train",
-        lambda: trainer.train(options),
+        lambda: trainer.train(options, LogProgress("train")),
         lambda r: f"{r.steps} steps, held-out loss {r.loss_start:.4f} -> {r.loss_end:.4f}",
         label=f"train {curriculum}",
         reused=lambda r: r.resumed_from == r.steps,

@@ -2,21 +2,28 @@
 
 Video enters as Concat(V, I, M) on the channels (paper section 3.2): V the noisy latent, I the
 latents of what is given with the black image's elsewhere, M one channel, 1 = given. References are
-prepended at negative time (section 3.3). A modality that is held (V2A, A2V) enters whole at t = 1.
+prepended at negative time (section 3.3). High-resolution keyframes follow the video (section 4.5;
+the layout is ours). A modality that is held (V2A, A2V) enters whole at t = 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from reelmill.model.config import MMDiTConfig
-from reelmill.model.modality import REFERENCE, TARGET, Modality
-from reelmill.model.positions import audio_positions, reference_positions, video_positions
+from reelmill.model.modality import KEYFRAME, REFERENCE, TARGET, Modality
+from reelmill.model.positions import (
+    audio_positions,
+    keyframe_positions,
+    reference_positions,
+    video_positions,
+)
 
 
 def patchify(z: Tensor, patch: Sequence[int]) -> Tensor:
@@ -66,6 +73,20 @@ def channel_concat(z: Tensor, known: Tensor, mask: Tensor) -> Tensor:
     return torch.cat((z, known.to(z), mask.to(z)), 1)
 
 
+@dataclass(frozen=True)
+class Keyframes:
+    """High-resolution frames of a video, made in the same pass (M13).
+
+    frames: their indices among the video's latent frames, K of them. z, known: noisy latents and I,
+    [B, C, K, H, W]. mask: M, [B, 1, K, H, W].
+    """
+
+    frames: tuple[int, ...]
+    z: Tensor
+    known: Tensor
+    mask: Tensor
+
+
 def video_modality(
     config: MMDiTConfig,
     z: Tensor,
@@ -73,13 +94,46 @@ def video_modality(
     known: Tensor,
     mask: Tensor,
     references: Tensor | None = None,
+    keyframes: Keyframes | None = None,
 ) -> Modality:
     """Tokens of a video.
 
     z: [B, C, T, h, w], noisy or clean. t: [B], or [B, T] for a time per latent frame. known: I, as
     z. mask: M, [B, 1, T, h, w]. references: clean latents [B, C, n, h, w], prepended with channels
-    (ref, ref, 1) at t = 1.
+    (ref, ref, 1) at t = 1. keyframes: appended, at the time of their frames; they need a patch of
+    one frame.
     """
+    video = _video_and_references(config, z, t, known, mask, references)
+    if keyframes is None or not keyframes.frames:
+        return video
+    patch = config.video.patch
+    if patch[0] != 1:
+        raise ValueError(f"keyframes need a patch of one frame, not {patch}")
+    grid = tuple(n // p for n, p in zip(z.shape[2:], patch, strict=True))
+    extra = patchify(channel_concat(keyframes.z, keyframes.known, keyframes.mask), patch).to(z)
+    rows, columns = (n // p for n, p in zip(keyframes.z.shape[3:], patch[1:], strict=True))
+    pos = keyframe_positions(keyframes.frames, rows, columns, grid[1:]).to(z.device)
+    length, count = video.x.shape[1], extra.shape[1]
+    times, t = video.t, t.to(z.device)
+    if times.shape[1] > 1 or t.ndim == 2:
+        each = t[:, list(keyframes.frames)] if t.ndim == 2 else t[:, None]
+        each = each.expand(-1, len(keyframes.frames)).repeat_interleave(rows * columns, 1)
+        times = torch.cat((times.expand(-1, length), each), 1)
+    kind = z.new_full((1, length + count), KEYFRAME, dtype=torch.int8)
+    kind[:, :length] = TARGET if video.kind is None else video.kind
+    return Modality(
+        torch.cat((video.x, extra), 1), torch.cat((video.pos, pos[None]), 1), times, kind
+    )
+
+
+def _video_and_references(
+    config: MMDiTConfig,
+    z: Tensor,
+    t: Tensor,
+    known: Tensor,
+    mask: Tensor,
+    references: Tensor | None,
+) -> Modality:
     patch = config.video.patch
     tokens = patchify(channel_concat(z, known, mask), patch)
     grid = tuple(n // p for n, p in zip(z.shape[2:], patch, strict=True))
@@ -128,13 +182,22 @@ def _prepend(tokens: Tensor, pos: Tensor, t: Tensor, ref: Tensor, ref_pos: Tenso
     )
 
 
-def video_velocity(config: MMDiTConfig, tokens: Tensor, size: Sequence[int]) -> Tensor:
+def video_velocity(
+    config: MMDiTConfig, tokens: Tensor, size: Sequence[int], behind: int = 0
+) -> Tensor:
     """Velocities of the targets as latents: [B, L, token_out] -> [B, C, T, h, w].
 
-    size: (T, h, w) of the latents. References come first and are dropped.
+    size: (T, h, w) of the latents. References come first and are dropped. behind: tokens of
+    keyframes, which come last.
     """
     cells = math.prod(size) // math.prod(config.video.patch)
-    return unpatchify(tokens[:, -cells:], size, config.video.patch)
+    last = tokens.shape[1] - behind
+    return unpatchify(tokens[:, last - cells : last], size, config.video.patch)
+
+
+def keyframe_velocity(config: MMDiTConfig, tokens: Tensor, size: Sequence[int]) -> Tensor:
+    """Velocities of keyframes as latents: [B, L, token_out] -> [B, C, K, H, W]. size: (K, H, W)."""
+    return video_velocity(config, tokens, size)
 
 
 def audio_velocity(tokens: Tensor, length: int) -> Tensor:

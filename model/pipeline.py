@@ -6,56 +6,40 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from reelmill.errors import CheckpointError, PromptError, UsageError, WorkspaceError
-from reelmill.model.codecs.codec import AudioCodec, VideoCodec, to_frames, to_pixels
+from reelmill.errors import CheckpointError, PromptError, WorkspaceError
+from reelmill.model.canvas import audio_canvas, continued, fit_sound, video_canvas
+from reelmill.model.canvas import cover as cover
+from reelmill.model.codecs.codec import AudioCodec, VideoCodec, to_frames
 from reelmill.model.codecs.load import load_audio_codec, load_video_codec
 from reelmill.model.encoders.encoder import PromptEncoder
 from reelmill.model.encoders.load import load_encoder
 from reelmill.model.guidance import NO_GUIDANCE, Guider
+from reelmill.model.length import clip_length, extended_length
 from reelmill.model.mmdit import MMDiT
+from reelmill.model.modality import Text
+from reelmill.model.prompt import Prompt
 from reelmill.model.sampler import AudioCanvas, VideoCanvas, sample
+from reelmill.model.solvers import Solver, solver_named
+from reelmill.model.tasks import JOBS as JOBS
+from reelmill.model.tasks import Inputs, Job, choose_job
 from reelmill.model.weights_file import read_model, write_model
 
 FPS = 16  # all base training of the paper is at 16 fps (Table 1)
 VIDEO_CODEC, AUDIO_CODEC, TEXT_ENCODER = "video_codec", "audio_codec", "text_encoder"
-MAX_SECONDS = 3600
-
-Role = Literal["target", "held", "absent"]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a task makes of each modality, and the one input that it needs."""
-
-    video: Role
-    audio: Role
-    needs: Literal["", "image", "video", "audio"] = ""
-
-
-JOBS = {
-    "t2i": _Job("target", "absent"),
-    "t2v": _Job("target", "absent"),
-    "t2av": _Job("target", "target"),
-    "t2a": _Job("absent", "target"),
-    "i2v": _Job("target", "absent", "image"),
-    "i2av": _Job("target", "target", "image"),
-    "v2a": _Job("held", "target", "video"),
-    "a2v": _Job("target", "held", "audio"),
-}
+WINDOW, CONTEXT = 81, 25  # frames that are made at once, and that an extension looks back on
+PIECE = 1_000_003  # between the seeds of pieces
 
 
 @dataclass(frozen=True)
@@ -166,58 +150,73 @@ class Pipeline:
         fps: float = FPS,
         seed: int = 0,
         image: np.ndarray | None = None,
+        end: np.ndarray | None = None,
         video: np.ndarray | None = None,
+        keep: np.ndarray | None = None,
+        strength: float | None = None,
         audio: np.ndarray | None = None,
+        references: Mapping[str, np.ndarray] | None = None,
+        negative: str = "",
+        negative_audio: str | None = None,
         steps: int = 50,
         shift: float = 5.0,
+        solver: str = "euler",
         guider: Guider = NO_GUIDANCE,
+        window: int = WINDOW,
+        context: int = CONTEXT,
         progress: Callable[[int, int], None] | None = None,
     ) -> GeneratedClip:
         """One clip.
 
-        task: one of JOBS; by what is given where None: image i2v, video v2a, audio a2v, else t2av.
-        frames or seconds: length, brought to 1 + a multiple of 4 frames; an audio or a video that
-        is held gives it. image: uint8 RGB [h, w, 3], scaled and cropped to height x width. video:
-        uint8 RGB [F, height, width, 3] at `fps`. audio: float32 [channels, n] at the codec's rate,
-        mixed to mono for the model. Held inputs come back as they were, cut to the length.
-        Raises PromptError for inputs that do not fit.
+        task: one of tasks.py; None: by what is given, see `infer_task`. frames or seconds: length,
+        brought to 1 + a multiple of 4 frames; an audio or a video that is held or changed gives it.
+        image, end: first and last frame, scaled and cropped to height x width. video, audio: at
+        `fps`, at the codec's rate; audio is mixed to mono for the model. keep, strength,
+        references: see `Inputs`. negative, negative_audio: what guidance leads away from.
+        window, context: an extension is made in pieces of `window` frames, of which the first
+        `context` are the last ones of what there is (SkyReels-V3). Held inputs and kept pixels come
+        back as they were. Raises PromptError for inputs that do not fit.
         """
-        given = {"image": image, "video": video, "audio": audio}
-        name, job = _choose(task, given)
-        if job.audio != "absent" and self.model.config.audio is None:
-            raise PromptError(f"task {name} has sound, but this model has no audio tower.")
+        inputs = Inputs(image, end, video, keep, strength, audio, references or {})
+        words = Prompt.parse(prompt)
+        words.check(inputs.references)
+        name, job = choose_job(
+            task, inputs, sound=words.sounds, audio=self.model.config.audio is not None
+        )
         if not (1 <= fps <= 240 and steps >= 1 and shift > 0):
             raise PromptError(
                 f"fps {fps}, steps {steps}, shift {shift}: 1 to 240, 1 or more, above 0 are needed."
             )
-        if video is not None:
-            _check_pictures("video", video, 4)
-            height, width = video.shape[1:3]
+        inputs.check()
+        if inputs.source is not None:
+            height, width = inputs.source.shape[1:3]
         self._check_size(height, width)
-        frames = self._length(name, job, frames, seconds, fps, video, audio)
-        samples = round(
-            Fraction(frames) / Fraction(fps).limit_denominator(1001) * self.audio_codec.rate
-        )
-        sound = None if audio is None else _fit_sound(audio, samples)
-        pictures = None if video is None else video[:frames]
-        z_video, z_audio = sample(
-            self.model,
-            self.encoder.encode([prompt]),
-            video=self._video_canvas(job, frames, height, width, image, pictures),
-            audio=self._audio_canvas(job, frames, samples, sound),
-            null=self.encoder.encode([""]),
-            seeds=[seed],
+        way = _Way(
+            text=self.encoder.encode([prompt]),
+            null=self.encoder.encode([negative]),
+            null_audio=None if negative_audio is None else self.encoder.encode([negative_audio]),
             steps=steps,
             s=shift,
+            solver=solver_named(solver),
             guider=guider,
-            progress=progress,
         )
-        if job.video == "target" and z_video is not None:
-            pictures = to_frames(self.video_codec.decode(z_video))
-        if job.audio == "target" and z_audio is not None:
-            sound = self.audio_codec.decode(z_audio, samples).clamp(-1, 1).cpu().numpy()
+        pictures: np.ndarray | None
+        if name == "extend":
+            frames = extended_length(
+                self.video_codec, inputs, frames, seconds, fps, window, context
+            )
+            pictures, sound = self._extend(way, inputs, frames, window, context, seed, progress)
+        else:
+            frames = clip_length(
+                self.video_codec, self.audio_codec, name, job, inputs, frames, seconds, fps
+            )
+            pictures, sound = self._clip(
+                way, job, inputs, frames, height, width, fps, seed, progress
+            )
         made_with = {
             "prompt": prompt,
+            "negative": negative,
+            "negative_audio": negative_audio,
             "task": name,
             "seed": seed,
             "frames": frames,
@@ -226,6 +225,9 @@ class Pipeline:
             "fps": fps,
             "steps": steps,
             "shift": shift,
+            "solver": solver,
+            "strength": strength,
+            "references": list(inputs.references),
             "guidance": guider.to_json(),
             "config": self.model.config.hash,
             "codecs": {
@@ -236,7 +238,74 @@ class Pipeline:
             "fingerprints": self.fingerprints,
             "model": dict(self.provenance),
         }
+        if name == "extend":
+            made_with |= {"window": window, "context": context}
         return GeneratedClip(pictures, fps, sound, self.audio_codec.rate, made_with)
+
+    def _clip(
+        self,
+        way: _Way,
+        job: Job,
+        inputs: Inputs,
+        frames: int,
+        height: int,
+        width: int,
+        fps: float,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Pictures and sound of one pass."""
+        exact = Fraction(frames) / Fraction(fps).limit_denominator(1001) * self.audio_codec.rate
+        samples = round(exact)
+        sound = None if inputs.audio is None else fit_sound(inputs.audio, samples)
+        inputs = replace(inputs, audio=sound)
+        pictures = None if inputs.video is None else inputs.video[:frames]
+        latents = 1 + (frames - 1) // self.video_codec.stride[0]
+        z_video, z_audio = way.sample(
+            self.model,
+            video_canvas(self.video_codec, job, inputs, frames, height, width),
+            audio_canvas(self.audio_codec, job, inputs, latents, samples),
+            seed,
+            progress,
+        )
+        if job.video == "target" and z_video is not None:
+            pictures = to_frames(self.video_codec.decode(z_video))
+            if inputs.keep is not None:
+                source = inputs.source
+                assert source is not None
+                keep = inputs.keep if inputs.keep.ndim == 2 else inputs.keep[:frames]
+                pictures = np.where(keep[..., None], source[:frames], pictures)
+        if job.audio == "target" and z_audio is not None:
+            sound = self.audio_codec.decode(z_audio, samples).clamp(-1, 1).cpu().numpy()
+        return pictures, sound
+
+    def _extend(
+        self,
+        way: _Way,
+        inputs: Inputs,
+        frames: int,
+        window: int,
+        context: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[np.ndarray, None]:
+        """The video, and behind it what comes next, until there are `frames`."""
+        assert inputs.video is not None
+        done, stride = inputs.video, self.video_codec.stride[0]
+        given = len(done)
+        while len(done) < frames:
+            before = done[-(1 + (min(context, len(done)) - 1) // stride * stride) :]
+            missing = -(-(frames - len(done)) // stride) * stride
+            length = min(window, len(before) + missing)
+            canvas = continued(self.video_codec, inputs, before, length)
+            # Each piece has noise of its own.
+            z, _ = way.sample(self.model, canvas, None, seed + PIECE * (len(done) - given), None)
+            assert z is not None
+            new = to_frames(self.video_codec.decode(z))[len(before) :]
+            done = np.concatenate((done, new))[:frames]
+            if progress is not None:
+                progress(len(done) - given, frames - given)
+        return done, None
 
     def _check_size(self, height: int, width: int) -> None:
         patch, stride = self.model.config.video.patch, self.video_codec.stride
@@ -247,124 +316,38 @@ class Pipeline:
                 f"width of {across}."
             )
 
-    def _length(
+
+@dataclass(frozen=True)
+class _Way:
+    """How to get from noise to latents: what all passes of one call share."""
+
+    text: Text
+    null: Text
+    null_audio: Text | None
+    steps: int
+    s: float
+    solver: Solver
+    guider: Guider
+
+    def sample(
         self,
-        name: str,
-        job: _Job,
-        frames: int | None,
-        seconds: float | None,
-        fps: float,
-        video: np.ndarray | None,
-        audio: np.ndarray | None,
-    ) -> int:
-        """Frames: 1 + a multiple of the codec's stride, and no longer than what is held."""
-        stride = self.video_codec.stride[0]
-        if name == "t2i":
-            return 1
-        if frames is not None and seconds is not None:
-            raise PromptError("give frames or seconds, not both.")
-        if seconds is not None:
-            if not 0 < seconds <= MAX_SECONDS:
-                raise PromptError(f"seconds is {seconds}; above 0 and up to {MAX_SECONDS}.")
-            frames = 1 + stride * max(0, round((seconds * fps - 1) / stride))
-        elif frames is not None and (frames < 1 or (frames - 1) % stride):
-            raise PromptError(f"frames is {frames}; 1 + a multiple of {stride} is needed.")
-        held: int | None = None
-        if job.video == "held" and video is not None:
-            held = len(video)
-        if job.audio == "held" and audio is not None:
-            if audio.ndim != 2 or audio.shape[0] < 1 or not np.isfinite(audio).all():
-                raise PromptError(f"audio of shape {audio.shape}: finite [channels, n] is needed.")
-            held = math.floor(audio.shape[1] / self.audio_codec.rate * fps + 1e-6)
-        if held is not None:
-            longest = 1 + stride * ((held - 1) // stride)
-            frames = longest if frames is None else frames
-            if held < 1 or frames > longest:
-                raise PromptError(
-                    f"{frames} frames are asked for; the given {job.needs} has {held}."
-                )
-        frames = 1 + 4 * stride if frames is None else frames
-        if job.audio != "absent" and frames / fps * self.audio_codec.rate < self.audio_codec.hop:
-            raise PromptError(
-                f"{frames} frames at {fps} fps are too short for sound; ask for more."
-            )
-        return frames
-
-    def _video_canvas(
-        self,
-        job: _Job,
-        frames: int,
-        height: int,
-        width: int,
-        image: np.ndarray | None,
-        pictures: np.ndarray | None,
-    ) -> VideoCanvas | None:
-        if job.video == "absent":
-            return None
-        if job.video == "held" and pictures is not None:
-            known = self.video_codec.encode(to_pixels(pictures))
-            return VideoCanvas(known, torch.ones_like(known[:, :1]), held=True)
-        known = self.video_codec.encode(torch.full((1, 3, frames, height, width), -1.0))
-        mask = torch.zeros_like(known[:, :1])
-        if image is not None:
-            _check_pictures("image", image, 3)
-            first = self.video_codec.encode(cover(image, height, width))
-            known[:, :, :1], mask[:, :, :1] = first, 1.0
-        return VideoCanvas(known, mask)
-
-    def _audio_canvas(
-        self, job: _Job, frames: int, samples: int, sound: np.ndarray | None
-    ) -> AudioCanvas | None:
-        if job.audio == "absent":
-            return None
-        latents = 1 + (frames - 1) // self.video_codec.stride[0]
-        length = samples // self.audio_codec.hop
-        if sound is None:
-            return AudioCanvas(length, latents)
-        mono = torch.from_numpy(sound.mean(0, keepdims=True, dtype=np.float32))
-        return AudioCanvas(length, latents, held=self.audio_codec.encode(mono))
-
-
-def cover(image: np.ndarray, height: int, width: int) -> Tensor:
-    """uint8 RGB [h, w, 3] -> float [1, 3, 1, height, width] in [-1, 1]: scaled until it covers,
-    then cut in the middle."""
-    x = to_pixels(image[None])[:, :, 0]
-    scale = max(height / x.shape[2], width / x.shape[3])
-    size = [max(height, round(x.shape[2] * scale)), max(width, round(x.shape[3] * scale))]
-    x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return x[:, :, None, top : top + height, left : left + width]
-
-
-def _choose(task: str | None, given: Mapping[str, np.ndarray | None]) -> tuple[str, _Job]:
-    inputs = [name for name, value in given.items() if value is not None]
-    if task is None:
-        by_input = {"image": "i2v", "video": "v2a", "audio": "a2v"}
-        task = by_input[inputs[0]] if len(inputs) == 1 else "t2av"
-    if task not in JOBS:
-        raise UsageError(f"no task {task!r}; there are: {', '.join(JOBS)}.")
-    job = JOBS[task]
-    if inputs != ([job.needs] if job.needs else []):
-        raise PromptError(
-            f"task {task} takes {job.needs or 'a prompt alone'}; "
-            f"given: {', '.join(inputs) or 'nothing'}."
+        model: MMDiT,
+        video: VideoCanvas | None,
+        audio: AudioCanvas | None,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        return sample(
+            model,
+            self.text,
+            video=video,
+            audio=audio,
+            seeds=[seed],
+            null=self.null,
+            null_audio=self.null_audio,
+            steps=self.steps,
+            s=self.s,
+            solver=self.solver,
+            guider=self.guider,
+            progress=progress,
         )
-    return task, job
-
-
-def _check_pictures(name: str, pictures: np.ndarray, ndim: int) -> None:
-    if (
-        pictures.dtype != np.uint8
-        or pictures.ndim != ndim
-        or pictures.shape[-1] != 3
-        or not pictures.size
-    ):
-        raise PromptError(
-            f"{name} is {pictures.dtype} {pictures.shape}; uint8 RGB [.., h, w, 3] is needed."
-        )
-
-
-def _fit_sound(audio: np.ndarray, samples: int) -> np.ndarray:
-    """Cut to the length of the video; rounding may leave it a sample short, which is repeated."""
-    sound = audio[:, :samples].astype(np.float32)
-    return np.pad(sound, ((0, 0), (0, samples - sound.shape[1])), mode="edge")

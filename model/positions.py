@@ -5,6 +5,8 @@ One clock for everything: index j of a video latent frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,29 @@ def reference_positions(count: int, height: int, width: int, offset: int | None 
     offset: time of the first one instead of -count.
     """
     return video_positions(count, height, width, t0=-count if offset is None else offset)
+
+
+def keyframe_positions(
+    frames: Sequence[int], height: int, width: int, base: tuple[int, int]
+) -> Tensor:
+    """float [len(frames) * height * width, 3]: high-resolution tokens of some frames of a video of
+    base = (height, width) tokens, at those frames' times and in their coordinates (M13)."""
+    scale = (1.0, base[0] / height, base[1] / width)
+    planes = [video_positions(1, height, width, t0=frame, scale=scale) for frame in frames]
+    return torch.cat(planes)
+
+
+def keyframe_indices(frames: int, plane: int, keyframe_plane: int) -> tuple[int, ...]:
+    """Which of a video's latent frames become keyframes: 0, n, 2 n, ... and the last, n the
+    smallest that leaves no more keyframe tokens than video tokens.
+
+    plane, keyframe_plane: tokens of one frame of each. Only the last where even two are too many.
+    """
+    for n in range(1, frames):
+        chosen = sorted({*range(0, frames, n), frames - 1})
+        if len(chosen) * keyframe_plane <= frames * plane:
+            return tuple(chosen)
+    return (frames - 1,)
 
 
 def audio_scale(tokens: int, latents: int, mode: str) -> float:

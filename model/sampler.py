@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from reelmill.model.conditioning import (
+    Keyframes,
     audio_modality,
     audio_velocity,
+    keyframe_velocity,
     video_modality,
     video_velocity,
 )
@@ -21,6 +24,16 @@ from reelmill.model.guidance import FULL, NO_GUIDANCE, NO_TEXT, Branch, Guider
 from reelmill.model.mmdit import EncodedText, MMDiT
 from reelmill.model.modality import REFERENCE, Modality, Text
 from reelmill.model.solvers import EULER, Solver
+
+
+@dataclass(frozen=True)
+class KeyframeCanvas:
+    """Keyframes to make beside a video. frames: indices of K of its latent frames. known, mask: I
+    and M in high resolution, [B, C, K, H, W] and [B, 1, K, H, W]."""
+
+    frames: tuple[int, ...]
+    known: Tensor
+    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class VideoCanvas:
     held: bool = False
     source: Tensor | None = None
     strength: float = 1.0
+    keyframes: KeyframeCanvas | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,14 @@ class AudioCanvas:
     latents: int
     references: Tensor | None = None
     held: Tensor | None = None
+
+
+class Latents(NamedTuple):
+    """What was made, float32: video [B, C, T, h, w], audio [B, C, L], keyframes [B, C, K, H, W]."""
+
+    video: Tensor | None
+    audio: Tensor | None
+    keyframes: Tensor | None
 
 
 def schedule(steps: int, s: float) -> Tensor:
@@ -68,8 +90,16 @@ def noise(seeds: Sequence[int], stream: str, shape: Sequence[int]) -> Tensor:
     return torch.stack(samples)
 
 
-@torch.no_grad()
 def sample(
+    model: MMDiT, text: Text, *, seeds: Sequence[int], **options: Any
+) -> tuple[Tensor | None, Tensor | None]:
+    """Video and audio of `denoise`, which takes the same options."""
+    latents = denoise(model, text, seeds=seeds, **options)
+    return latents.video, latents.audio
+
+
+@torch.no_grad()
+def denoise(
     model: MMDiT,
     text: Text,
     *,
@@ -85,8 +115,8 @@ def sample(
     paste_known: bool = True,
     av: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Latents ([B, C, T, h, w] or None, [B, C, L] or None), float32, on the model's device.
+) -> Latents:
+    """Latents, on the model's device.
 
     One modality may be None (its tower is not run) or held (given at t = 1 and returned as it is).
     seeds: one per sample; a sample does not depend on what else is in the batch. null: the empty
@@ -99,7 +129,7 @@ def sample(
     names = run.names
     if not names:
         raise ValueError("nothing to sample: give a canvas that is not held")
-    branches = guider.plan(names, run.references) if av else (FULL,)
+    branches = guider.plan(run.modalities, run.references) if av else (FULL,)
     if NO_TEXT in branches and null is None:
         raise ValueError("guidance needs the empty prompt: null=")
     groups = run.groups(branches, text, null, null_audio)
@@ -120,16 +150,17 @@ def sample(
             for n, v in run.velocity(z, t, members, encoded, members[0].av and av).items():
                 velocities[n] |= zip(members, v.float().chunk(len(members)), strict=True)
         for n in names:
-            v = guider.combine(n, velocities[n])
+            v = guider.combine("video" if n == "keyframes" else n, velocities[n])
             z[n], memory[n] = solver.step(z[n], v, t, t_next, memory[n])
-        if paste_known and "video" in z and video is not None:
-            given = interpolate(video.known.to(z["video"]), start["video"], t_next)
-            z["video"] = torch.where(video.mask.to(device).bool(), given, z["video"])
+        if paste_known:
+            for n, (known, mask) in run.given.items():
+                given = interpolate(known.to(z[n]), start[n], t_next)
+                z[n] = torch.where(mask.to(device).bool(), given, z[n])
         if progress is not None:
             progress(done + 1, len(calls))
     held_video = video.known.to(device) if video is not None and video.held else None
     held_audio = audio.held.to(device) if audio is not None and audio.held is not None else None
-    return z.get("video", held_video), z.get("audio", held_audio)
+    return Latents(z.get("video", held_video), z.get("audio", held_audio), z.get("keyframes"))
 
 
 @dataclass
@@ -143,7 +174,14 @@ class _Run:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The modalities that are generated."""
+        """What is generated: modalities, and `keyframes` beside a video."""
+        keyframes = self.video is not None and self.video.keyframes is not None
+        if "video" in self.modalities and keyframes:
+            return (*self.modalities, "keyframes")
+        return self.modalities
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
         video = self.video is not None and not self.video.held
         audio = self.audio is not None and self.audio.held is None
         return ("video",) * video + ("audio",) * audio
@@ -152,9 +190,20 @@ class _Run:
     def references(self) -> bool:
         return any(c is not None and c.references is not None for c in (self.video, self.audio))
 
+    @property
+    def given(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """I and M of what is generated."""
+        video = self.video
+        if video is None or video.held:
+            return {}
+        out = {"video": (video.known, video.mask)}
+        if video.keyframes is not None:
+            out["keyframes"] = (video.keyframes.known, video.keyframes.mask)
+        return out
+
     def shape(self, name: str) -> tuple[int, ...]:
-        if name == "video" and self.video is not None:
-            return tuple(self.video.known.shape[1:])
+        if name in self.given:
+            return tuple(self.given[name][0].shape[1:])
         if self.audio is None or self.model.config.audio is None:
             raise ValueError("this model has no audio tower")
         return self.model.config.audio.out_ch, self.audio.length
@@ -200,7 +249,12 @@ class _Run:
         v, a = self.model(video, audio, encoded, av=av)
         out = {}
         if "video" in z and v is not None:
-            out["video"] = video_velocity(self.model.config, v, z["video"].shape[2:])
+            config, behind = self.model.config, 0
+            if "keyframes" in z:
+                size = z["keyframes"].shape[2:]
+                out["keyframes"] = keyframe_velocity(config, v, size)
+                behind = math.prod(size) // math.prod(config.video.patch)
+            out["video"] = video_velocity(config, v, z["video"].shape[2:], behind)
         if "audio" in z and a is not None:
             out["audio"] = audio_velocity(a, z["audio"].shape[2])
         return out
@@ -218,7 +272,16 @@ class _Run:
             self._copy(c.known, copies),
             self._copy(mask, copies),
             None if c.references is None else self._copy(c.references, copies),
+            self._keyframes(z, c.keyframes, copies),
         )
+
+    def _keyframes(
+        self, z: dict[str, Tensor], c: KeyframeCanvas | None, copies: int
+    ) -> Keyframes | None:
+        if c is None or "keyframes" not in z:
+            return None
+        parts = (self._copy(x, copies) for x in (z["keyframes"], c.known, c.mask))
+        return Keyframes(c.frames, *parts)
 
     def _audio(self, z: dict[str, Tensor], t: float, copies: int) -> Modality | None:
         c = self.audio

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reelmill.model.attention import key_mask
 from reelmill.model.blocks import EPS, AdaLN, Context, TextKV, Time
 from reelmill.model.config import TowerConfig
-from reelmill.model.modality import Modality, Text
+from reelmill.model.modality import KEYFRAME, Modality, Text
 from reelmill.model.rope import rope
 
 FREQUENCIES = 256
@@ -48,6 +48,7 @@ class Tower(nn.Module):
 
     text_bias: added to the attention logits of text keys in joint self-attention. 0 is the model;
     -inf leaves text out, as in a Wan checkpoint, and lets imported weights be joined gradually.
+    keyframe: added to keyframe tokens (M13), zero at first; audio has none.
     """
 
     def __init__(self, config: TowerConfig):
@@ -56,6 +57,7 @@ class Tower(nn.Module):
         self.config = config
         self.text_bias = 0.0
         self.inp = nn.Linear(config.token_in, dim)
+        self.keyframe = nn.Parameter(torch.zeros(dim)) if len(config.patch) == 3 else None
         self.text = nn.Sequential(
             nn.Linear(config.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim)
         )
@@ -83,7 +85,10 @@ class Tower(nn.Module):
             text=text.c,
             text_kv=text.kv,
         )
-        return State(self.inp(m.x), text.c, ctx)
+        x = self.inp(m.x)
+        if self.keyframe is not None and m.kind is not None:
+            x = x + (m.kind == KEYFRAME)[..., None] * self.keyframe
+        return State(x, text.c, ctx)
 
     def leave(self, state: State) -> Tensor:
         """Velocities of all tokens: [B, L, token_out]."""

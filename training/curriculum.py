@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from reelmill.errors import UsageError
 from reelmill.model.config import MMDiTConfig, preset
 from reelmill.model.mmdit import MMDiT, part_of
+from reelmill.model.rope import THETA
 from reelmill.training.tasks import TASKS
 
 
@@ -94,6 +95,7 @@ class Model(_Data):
     heads: int | None = None
     rope_dims: tuple[int, int, int] | None = None
     cross_gain: float = Field(default=1.0, gt=0)
+    cross_focus: float = Field(default=0.0, ge=0)
 
     def config(self, video_channels: int, audio_channels: int, text_dim: int) -> MMDiTConfig:
         """The model config for codecs with these channels and an encoder of this width."""
@@ -114,10 +116,23 @@ class Model(_Data):
 
     def prepare(self, model: MMDiT) -> None:
         """Sets what a fresh model starts with."""
+        config = model.config.video
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if part_of(name) == "cross" and "qk_norm" in name:
+                if part_of(name) != "cross":
+                    continue
+                if "qk_norm" in name:
                     parameter.fill_(self.cross_gain)
+                elif self.cross_focus and name.endswith((".q.bias", ".kv.bias")):
+                    heads = parameter[: config.dim].view(config.heads, config.head_dim)
+                    pairs = heads[:, :4].view(config.heads, 2, 2)
+                    pairs[..., 0] = self.cross_focus
+                    if name.endswith(".q.bias"):
+                        frames = torch.linspace(-0.75, 0.75, config.heads)
+                        rates = THETA ** -(torch.arange(2) * 2 / config.rope_dims[0])
+                        angle = frames[:, None] * rates
+                        turned = torch.stack((angle.cos(), angle.sin()), -1)
+                        pairs.copy_(self.cross_focus * turned)
 
 
 class Curriculum(_Data):
@@ -148,7 +163,7 @@ def curriculum(name: str) -> Curriculum:
     return CURRICULA[name]
 
 
-# Most steps give the picture and ask for its sound: so the towers learn early to look at each other.
+# Most steps give the picture and ask for its sound: so the towers soon learn to look at each other.
 _TASKS = {"v2a": 0.6, "t2av": 0.25, "a2v": 0.1, "i2v": 0.05}
 _MODEL = Model(
     preset="tiny", patch=(1, 4, 4), dim=96, heads=3, rope_dims=(20, 6, 6), cross_gain=3.0

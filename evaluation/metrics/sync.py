@@ -25,6 +25,7 @@ from reelmill.evaluation.taxonomy import Stream
 
 ENVELOPE_HZ = 100
 WINDOW_S = 0.032
+MERGED_S = 0.15  # a start and its stop are one event
 FLOOR_DB = 60.0  # below the loudest band; what is fainter begins nothing
 BOTH: tuple[Condition, ...] = (MOTION, SOUND, AUDIBLE)
 
@@ -81,26 +82,26 @@ def sound_events(clip: ClipMedia) -> np.ndarray:
 
 
 def picture_events(clip: ClipMedia) -> np.ndarray:
-    """Times in seconds at which motion swells to a peak, and those of the cuts."""
-    speed = clip.flow.speed
-    middle = (clip.times[1:] + clip.times[:-1]) / 2
-    whole = np.isfinite(speed)
-    if whole.sum() < 3 or np.ptp(speed[whole]) <= 1e-6:
+    """Times in seconds at which movement changes most: starts, stops, bounces; and the cuts."""
+    turn = np.nan_to_num(clip.flow.turn)
+    if len(turn) < 3 or np.ptp(turn) <= 1e-4:
         return np.zeros(0)
-    level = np.where(whole, speed, 0.0)
-    spread = level.max() - np.median(level[whole])
-    peaks, _ = find_peaks(np.pad(level, 1), prominence=max(0.25 * spread, 0.01))
-    return np.sort(np.concatenate([middle[peaks - 1], clip.times[list(clip.cuts)]]))
+    spread = turn.max() - np.median(turn)
+    apart = max(1, round(MERGED_S * len(clip.times) / clip.end))
+    peaks, _ = find_peaks(np.pad(turn, 1), prominence=0.4 * spread, distance=apart)
+    return np.sort(np.concatenate([clip.times[peaks], clip.times[list(clip.cuts)]]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AVAlign(Metric):
     """AV-Align: peaks of motion and onsets of sound, intersection over union.
 
-    After TempoTokens (Yariv et al. 2023), where one sound may match many motions, so that scores
-    exceed 1; here peaks match one to one. The mean over several tolerances, as in detection
-    benchmarks, so that a growing offset shows before it passes the one tolerance. Says little
-    about speech, music and steady noise: it applies where both streams have distinct events.
+    After TempoTokens (Yariv et al. 2023), but for three things. There one sound may match many
+    motions, so that scores exceed 1: here peaks match one to one. Peaks are those of the change of
+    velocity, not of speed, since a ball that bounces is fast before and after, not when it sounds.
+    And the score is the mean over several tolerances, as in detection benchmarks, so that a
+    growing offset shows before it passes the one tolerance. Says little about speech, music and
+    steady noise: it applies where both streams have distinct events.
     """
 
     better: ClassVar = Better.HIGHER
@@ -131,21 +132,23 @@ class OnsetLag(Metric):
     """Seconds by which sound follows motion: where their envelopes correlate best.
 
     The picture's envelope is the change of velocity (things that start, stop, bounce), the sound's
-    its onset strength. Positive: the sound is late. Applies where the best correlation is at least
-    `min_correlation` and stands out of those at other lags.
+    its onset strength. Positive: the sound is late. Looked for within half a second. Applies where the best correlation is at least
+    `min_correlation` and by `min_lead` above those at lags further than `same_s` from it; that
+    does not depend on how large the lag is.
     """
 
     unit: ClassVar = "s"
     better: ClassVar = Better.ZERO
-    low: ClassVar = -1.0
-    high: ClassVar = 1.0
+    low: ClassVar = -0.5
+    high: ClassVar = 0.5
     part: ClassVar = "effect_alignment"
     stream: ClassVar = Stream.BOTH
     applies_to: ClassVar = BOTH
     claims: ClassVar = frozenset({Damage.SHIFTED_SOUND})
-    max_lag_s: float = 1.0
-    min_correlation: float = 0.3
-    min_contrast: float = 4.0
+    max_lag_s: float = 0.5
+    min_correlation: float = 0.35
+    min_lead: float = 0.1
+    same_s: float = 0.15
     smooth_s: float = 0.03
 
     def _value(self, clip: ClipMedia) -> Value:
@@ -166,11 +169,12 @@ class OnsetLag(Metric):
         if not len(lags):
             return NotApplicable("too short for a lag")
         best = int(scores.argmax())
-        spread = np.median(np.abs(scores - np.median(scores))) * 1.4826
-        if scores[best] < self.min_correlation or (
-            scores[best] - np.median(scores) < self.min_contrast * spread
-        ):
-            return NotApplicable(f"no common events (correlation {scores[best]:.2f})")
+        others = scores[np.abs(lags - lags[best]) > self.same_s * ENVELOPE_HZ]
+        lead = scores[best] - others.max(initial=0.0)
+        if scores[best] < self.min_correlation or lead < self.min_lead:
+            return NotApplicable(
+                f"no clear lag: correlation {scores[best]:.2f}, {lead:.2f} above the next"
+            )
         return float(lags[best] / ENVELOPE_HZ)
 
 

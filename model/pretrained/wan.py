@@ -39,6 +39,7 @@ def wan_video_weights(state: Mapping[str, Tensor], config: MMDiTConfig) -> dict[
                 out[f"{ours}.{kind}"] = state[f"{theirs}.{kind}"]
         out["video.inp.weight"] = _patch_embedding(state["patch_embedding.weight"], video.in_ch)
         out["video.inp.bias"] = state["patch_embedding.bias"]
+        out["video.keyframe"] = torch.zeros_like(out["video.inp.bias"])  # Wan has no keyframes
         out["video.adaln.table"] = state["scale_shift_table"][0]
         out["video.head.weight"] = -state["proj_out.weight"]
         out["video.head.bias"] = -state["proj_out.bias"]

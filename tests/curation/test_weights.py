@@ -62,7 +62,7 @@ def test_bundled_weights_are_there_and_as_published(name):
     files = catalogue()[name].files
     assert [(folder / f.name).stat().st_size for f in files] == [f.bytes for f in files]
     assert weights.state(name) == (WeightsState.BUNDLED, str(folder))
-    assert weights.describe(name) == {"licence": catalogue()[name].licence, "bundled": True}
+    assert weights.entry(name).bundled
 
 
 def test_importing_and_looking_up_loads_no_heavy_package_and_opens_no_connection():
@@ -100,7 +100,7 @@ def test_cache_follows_xdg_and_falls_back_to_home(monkeypatch, tmp_path):
 
 
 def test_a_named_folder_must_exist(monkeypatch, tmp_path):
-    with pytest.raises(WeightsError, match="--weights names .*nowhere"):
+    with pytest.raises(WeightsError, match=r"--weights names .*nowhere"):
         Weights(tmp_path / "nowhere")
     monkeypatch.setenv("REELMILL_WEIGHTS", str(tmp_path / "nowhere"))
     with pytest.raises(WeightsError, match="REELMILL_WEIGHTS names"):

@@ -62,13 +62,13 @@ def panning(seed: int = 1, seconds: float = 3.0, size: tuple[int, int] = (192, 1
 
 
 def hopping(times: Sequence[float], seconds: float = 4.0, late: float = 0.0) -> Footage:
-    """A square that stands still, but leaps for two frames at each of `times`, with a click."""
+    """A square that stands still, but leaps between the frames around each of `times`, with a click."""
     ground = render_scene(random_scene(5, seconds=1, size=(192, 128), balls=0), FPS)[0]
     square = render_scene(random_scene(6, seconds=1, size=(192, 128), balls=0), FPS)[0, :48, :48]
     frames = []
     for n in range(round(seconds * FPS)):
-        hops = sum(float(np.clip((n / FPS - t) * FPS + 0.5, 0, 2)) for t in times)
-        x = 20 + round(abs((hops * 9) % 200 - 100))
+        hops = sum(n / FPS > t for t in times)
+        x = 40 + 10 * (hops % 2)
         frame = ground.copy()
         frame[40:88, x : x + 48] = 255 - square
         frames.append(frame)

@@ -84,18 +84,25 @@ def test_a_seed_names_a_clip(pipeline):
     assert not np.array_equal(first.video, other.video)
 
 
+GIVEN = {
+    "image": picture()[0],
+    "end": picture(4)[0],
+    "video": picture(),
+    "keep": np.arange(32 * 48).reshape(32, 48) % 48 < 24,
+    "strength": 0.5,
+    "audio": sound(),
+}
+LONGER = {task: {} for task in JOBS} | {"extend": {"frames": 15, "window": 13, "context": 5}}
+
+
 @pytest.mark.parametrize("task", JOBS)
 def test_every_task_makes_what_it_says(pipeline, task):
-    inputs = {
-        "image": {"image": picture()[0]},
-        "video": {"video": picture()},
-        "audio": {"audio": sound()},
-        "": {},
-    }[JOBS[task].needs]
-    clip = make(pipeline, task=task, **inputs)
+    clip = make(
+        pipeline, task=task, **{name: GIVEN[name] for name in JOBS[task].needs}, **LONGER[task]
+    )
     assert (clip.video is None) == (task == "t2a")
     assert (clip.audio is None) == (JOBS[task].audio == "absent")
-    if task == "t2i":
+    if task in ("t2i", "inpaint"):
         assert len(clip.video) == 1
     assert clip.provenance["task"] == task
 
@@ -107,6 +114,11 @@ def test_every_task_makes_what_it_says(pipeline, task):
         ({"image": picture()[0]}, "i2v"),
         ({"video": picture()}, "v2a"),
         ({"audio": sound()}, "a2v"),
+        ({"image": picture()[0], "audio": sound()}, "ia2v"),
+        ({"image": picture()[0], "end": picture()[1]}, "start_end"),
+        ({"image": picture()[0], "keep": GIVEN["keep"]}, "inpaint"),
+        ({"video": picture(), "keep": GIVEN["keep"]}, "edit_av"),
+        ({"video": picture(), "strength": 0.4}, "v2v"),
     ],
 )
 def test_what_is_given_chooses_the_task(pipeline, given, task):
@@ -191,7 +203,7 @@ def test_saved_and_loaded_it_makes_the_same_clip(pipeline, tmp_path):
         ({"frames": 1, "fps": 60}, "too short for sound"),
         ({"task": "v2a"}, "takes video; given: nothing"),
         ({"task": "t2v", "audio": sound()}, "takes a prompt alone; given: audio"),
-        ({"image": picture()[0], "audio": sound()}, "given: image, audio"),
+        ({"image": picture()[0], "video": picture()}, "together; given: image, video"),
         ({"image": picture()}, "uint8 RGB"),
         ({"image": picture()[0].astype(float)}, "uint8 RGB"),
         ({"video": picture()[..., :2]}, "uint8 RGB"),

@@ -284,7 +284,7 @@ def test_the_pass_without_references_does_not_see_them_in_a_shared_batch(model, 
             seeds=[1], steps=1, guider=guider, null=NULL,
         )  # fmt: skip
     sample(model, NULL, video=plain, audio=SOUND, seeds=[1], steps=1)
-    (v, a), (v2, a2), (alone, alone_a) = seen
+    (v, a), (v2, _), (alone, alone_a) = seen
     assert len(v) == 3
     assert not torch.allclose(v[:2], v2[:2], atol=1e-3)
     assert torch.allclose(v[2], v2[2], atol=1e-5)

@@ -18,12 +18,12 @@ from reelmill.curation.stage import NotApplicable, NotMeasured
 from reelmill.errors import WeightsError
 
 NAMES = ("transcript", "language", "language_probability", "words")
-TOKENS = 51_865  # of the multilingual models; fewer mean English only to CTranslate2
+TOKENS = 51_866  # of large-v3
 PLAIN = 50_257  # tokens before the special ones, as in the multilingual models
 SPECIAL = (
     "<|endoftext|>",
     "<|startoftranscript|>",
-    *(f"<|{code}|>" for code in list(LANGUAGES)[:99]),
+    *(f"<|{code}|>" for code in LANGUAGES),
     "<|translate|>",
     "<|transcribe|>",
     "<|startoflm|>",
@@ -47,8 +47,8 @@ def planted_whisper(folder: Path, words: tuple[str, ...], language: str) -> Path
     from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
 
     plain = [f"\u0120{word}" for word in words]  # a space before each, in byte-level BPE
-    filler = [f"w{i}" for i in range(PLAIN - len(plain))]
-    every = [*plain, *filler]
+    filler = [f"w{i}" for i in range(PLAIN - len(plain) - 1)]
+    every = [*plain, *filler, ""]  # CTranslate2 knows multilingual models by the empty token
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(every)}, []))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
@@ -84,11 +84,11 @@ def planted_whisper(folder: Path, words: tuple[str, ...], language: str) -> Path
         decoder.embed_tokens.weight.mul_(1e-4)
         for position, token in answers.items():
             decoder.embed_positions.weight[position, position] = 10
-            decoder.embed_tokens.weight[at(token), position] = 1
+            decoder.embed_tokens.weight[at(token), position] = 3
     model.generation_config._from_model_config = False
     model.generation_config.suppress_tokens = []
     model.generation_config.begin_suppress_tokens = []
-    model.generation_config.lang_to_id = {t: at(t) for t in SPECIAL[2:101]}
+    model.generation_config.lang_to_id = {t: at(t) for t in SPECIAL[2:102]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the converter and of transformers
         model.save_pretrained(source)
