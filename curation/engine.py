@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reelmill.curation.models.weights import Weights
-
 from reelmill.curation.account import account, run_id
 from reelmill.curation.key_record import save_components
 from reelmill.curation.keys import decode_components, key_of, stage_components
 from reelmill.curation.level import DECODE, Level, group
 from reelmill.curation.materialise import Materialised, Packer
 from reelmill.curation.media_table import info_from
+from reelmill.curation.models.weights import Weights
 from reelmill.curation.passes import Advance, LazyMedia, Passes
 from reelmill.curation.recipe import Recipe, check, load_yaml, override
 from reelmill.curation.recipes import KNOWN, audio, image, video

@@ -14,13 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from reelmill.datasets.shards import (
-    ShardInfo,
-    ShardSample,
-    find_existing,
-    read_manifest,
-    write_shards,
-)
 
 from reelmill.curation.cut import SUFFIX, cut, cut_key
 from reelmill.curation.cut_stage import Cut
@@ -30,6 +23,13 @@ from reelmill.curation.units import MEASURED, STATUS, facts_schema, failed_row
 from reelmill.datasets.ledger import Batch, rows_table
 from reelmill.datasets.manifest import caption_file, printable
 from reelmill.datasets.sample import Clip
+from reelmill.datasets.shards import (
+    ShardInfo,
+    ShardSample,
+    find_existing,
+    read_manifest,
+    write_shards,
+)
 from reelmill.datasets.workspace import Workspace
 from reelmill.errors import MediaError, ReelmillError
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import faiss
 import numpy as np
 
 from reelmill.curation.stage import (
@@ -157,6 +156,8 @@ def _every_pair(
     queries: np.ndarray, index: np.ndarray, most: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Positions (of the query, in the index) of all pairs of uint64 within `most` bits."""
+    import faiss  # slow to import, and most runs need no search
+
     search = faiss.IndexBinaryFlat(64)
     search.add(_codes(index))
     for start in range(0, len(queries), _BATCH):

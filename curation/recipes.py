@@ -15,7 +15,9 @@ from reelmill.curation.audio.mos import MOS
 from reelmill.curation.audio.transcript import Transcript
 from reelmill.curation.audio.voice import Voice
 from reelmill.curation.balance import Balance
+from reelmill.curation.cut_stage import Cut
 from reelmill.curation.near_duplicate import NearDuplicate
+from reelmill.curation.recipe import Recipe, override
 from reelmill.curation.video.blur import Blur
 from reelmill.curation.video.exposure import Exposure
 from reelmill.curation.video.freeze import Freeze
@@ -23,9 +25,6 @@ from reelmill.curation.video.motion import Motion
 from reelmill.curation.video.phash import PHash
 from reelmill.curation.video.shots import Shots
 from reelmill.curation.whole import WholeFile
-
-from reelmill.curation.cut_stage import Cut
-from reelmill.curation.recipe import Recipe, override
 from reelmill.datasets.sample import Kind
 
 

@@ -126,7 +126,9 @@ def read_run(workspace: Workspace, run: str = "last") -> RunRecord:
         raise UsageError(f"no run has ended in {workspace.root}: `reelmill curate` makes one.")
     name = known[-1] if run == "last" else run
     if name not in known:
-        raise UsageError(f"no run {run!r} in {workspace.root}; there are: {', '.join(known[-10:])}.")
+        raise UsageError(
+            f"no run {run!r} in {workspace.root}; there are: {', '.join(known[-10:])}."
+        )
     path = workspace.ledger / "runs" / f"{name}.json"
     try:
         if path.stat().st_size > MAX_BYTES:

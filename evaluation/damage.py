@@ -135,7 +135,9 @@ def _lowpass(f: Footage, level: int, rng: np.random.Generator) -> Footage:
     if hz >= f.rate / 2:
         return f
     sos = butter(12, hz, fs=f.rate, output="sos")
-    return replace(f, samples=sosfiltfilt(sos, f.samples, axis=1).astype(np.float32))
+    left = sosfiltfilt(sos, f.samples, axis=1)
+    left /= max(1.0, float(np.abs(left).max()))  # else its overshoots clip, which is another damage
+    return replace(f, samples=left.astype(np.float32))
 
 
 def _hiss(f: Footage, level: int, rng: np.random.Generator) -> Footage:

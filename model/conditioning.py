@@ -112,7 +112,7 @@ def video_modality(
     grid = tuple(n // p for n, p in zip(z.shape[2:], patch, strict=True))
     extra = patchify(channel_concat(keyframes.z, keyframes.known, keyframes.mask), patch).to(z)
     rows, columns = (n // p for n, p in zip(keyframes.z.shape[3:], patch[1:], strict=True))
-    pos = keyframe_positions(keyframes.frames, rows, columns, grid[1:]).to(z.device)
+    pos = keyframe_positions(keyframes.frames, rows, columns, (grid[1], grid[2])).to(z.device)
     length, count = video.x.shape[1], extra.shape[1]
     times, t = video.t, t.to(z.device)
     if times.shape[1] > 1 or t.ndim == 2:

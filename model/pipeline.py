@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from reelmill.model.codecs.codec import AudioCodec, VideoCodec, to_frames
 from reelmill.model.codecs.load import load_audio_codec, load_video_codec
 from reelmill.model.encoders.encoder import PromptEncoder
 from reelmill.model.encoders.load import load_encoder
+from reelmill.model.forcing import Forcing, force
 from reelmill.model.guidance import NO_GUIDANCE, Guider
 from reelmill.model.length import clip_length, extended_length
 from reelmill.model.mmdit import MMDiT
@@ -162,6 +163,7 @@ class Pipeline:
         shift: float = 5.0,
         solver: str = "euler",
         guider: Guider = NO_GUIDANCE,
+        forcing: Forcing | None = None,
         window: int = WINDOW,
         context: int = CONTEXT,
         progress: Callable[[int, int], None] | None = None,
@@ -173,6 +175,7 @@ class Pipeline:
         image, end: first and last frame, scaled and cropped to height x width. video, audio: at
         `fps`, at the codec's rate; audio is mixed to mono for the model. keep, strength,
         references: see `Inputs`. negative, negative_audio: what guidance leads away from.
+        forcing: a time per frame, for long video without sound (forcing.py).
         window, context: an extension is made in pieces of `window` frames, of which the first
         `context` are the last ones of what there is (SkyReels-V3). Held inputs and kept pixels come
         back as they were. Raises PromptError for inputs that do not fit.
@@ -188,6 +191,8 @@ class Pipeline:
                 f"fps {fps}, steps {steps}, shift {shift}: 1 to 240, 1 or more, above 0 are needed."
             )
         inputs.check()
+        if forcing is not None and (job.audio != "absent" or job.video != "target"):
+            raise PromptError(f"task {name}: a time per frame is for video without sound.")
         if inputs.source is not None:
             height, width = inputs.source.shape[1:3]
         self._check_size(height, width)
@@ -199,6 +204,7 @@ class Pipeline:
             s=shift,
             solver=solver_named(solver),
             guider=guider,
+            forcing=forcing,
         )
         pictures: np.ndarray | None
         if name == "extend":
@@ -229,6 +235,7 @@ class Pipeline:
             "strength": strength,
             "references": list(inputs.references),
             "guidance": guider.to_json(),
+            "forcing": None if forcing is None else asdict(forcing),
             "config": self.model.config.hash,
             "codecs": {
                 "video": type(self.video_codec).__name__,
@@ -328,6 +335,7 @@ class _Way:
     s: float
     solver: Solver
     guider: Guider
+    forcing: Forcing | None
 
     def sample(
         self,
@@ -337,6 +345,21 @@ class _Way:
         seed: int,
         progress: Callable[[int, int], None] | None,
     ) -> tuple[Tensor | None, Tensor | None]:
+        if self.forcing is not None and video is not None:
+            forced = force(
+                model,
+                self.text,
+                video,
+                self.forcing,
+                seeds=[seed],
+                null=self.null,
+                steps=self.steps,
+                s=self.s,
+                solver=self.solver,
+                guider=self.guider,
+                progress=progress,
+            )
+            return forced, None
         return sample(
             model,
             self.text,

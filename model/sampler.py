@@ -125,7 +125,7 @@ def denoise(
     what M gives is put back after every step, and exactly at the end. av: False takes out the
     attention between the towers, to compare. progress(done, calls): calls of the model.
     """
-    run = _Run(model, video, audio, len(seeds))
+    run = Run(model, video, audio, len(seeds))
     names = run.names
     if not names:
         raise ValueError("nothing to sample: give a canvas that is not held")
@@ -145,12 +145,7 @@ def denoise(
     memory: dict[str, Any] = dict.fromkeys(names)
     calls = solver.calls(times)
     for done, (t, t_next) in enumerate(calls):
-        velocities: dict[str, dict[Branch, Tensor]] = {n: {} for n in names}
-        for members, encoded in groups:
-            for n, v in run.velocity(z, t, members, encoded, members[0].av and av).items():
-                velocities[n] |= zip(members, v.float().chunk(len(members)), strict=True)
-        for n in names:
-            v = guider.combine("video" if n == "keyframes" else n, velocities[n])
+        for n, v in run.guided(z, t, groups, guider, av).items():
             z[n], memory[n] = solver.step(z[n], v, t, t_next, memory[n])
         if paste_known:
             for n, (known, mask) in run.given.items():
@@ -164,8 +159,8 @@ def denoise(
 
 
 @dataclass
-class _Run:
-    """One call of `sample`: turns latents into tokens, runs the model, and back."""
+class Run:
+    """One call of `denoise`: turns latents into tokens, runs the model, and back."""
 
     model: MMDiT
     video: VideoCanvas | None
@@ -235,15 +230,31 @@ class _Run:
             prompts += some * self.batch if len(some) == 1 else some
         return Text.stack(prompts).to(next(self.model.parameters()).device)
 
+    def guided(
+        self,
+        z: dict[str, Tensor],
+        t: float | Tensor,
+        groups: Sequence[tuple[list[Branch], EncodedText]],
+        guider: Guider,
+        av: bool = True,
+    ) -> dict[str, Tensor]:
+        """The velocities to follow, float32, of everything in z."""
+        velocities: dict[str, dict[Branch, Tensor]] = {n: {} for n in z}
+        for members, encoded in groups:
+            for n, v in self.velocity(z, t, members, encoded, members[0].av and av).items():
+                velocities[n] |= zip(members, v.float().chunk(len(members)), strict=True)
+        return {n: guider.combine("video" if n == "keyframes" else n, velocities[n]) for n in z}
+
     def velocity(
         self,
         z: dict[str, Tensor],
-        t: float,
+        t: float | Tensor,
         members: list[Branch],
         encoded: EncodedText,
         av: bool,
     ) -> dict[str, Tensor]:
-        """Velocities of the generated modalities, [len(members) * B, ...]."""
+        """Velocities of what is generated, [len(members) * B, ...]. t: one time, or [T], a time
+        per latent frame."""
         video = self._hide(self._video(z, t, len(members)), members)
         audio = self._hide(self._audio(z, t, len(members)), members)
         v, a = self.model(video, audio, encoded, av=av)
@@ -259,7 +270,7 @@ class _Run:
             out["audio"] = audio_velocity(a, z["audio"].shape[2])
         return out
 
-    def _video(self, z: dict[str, Tensor], t: float, copies: int) -> Modality | None:
+    def _video(self, z: dict[str, Tensor], t: float | Tensor, copies: int) -> Modality | None:
         c = self.video
         if c is None:
             return None
@@ -268,7 +279,7 @@ class _Run:
         return video_modality(
             self.model.config,
             latents,
-            torch.full((len(latents),), 1.0 if c.held else t),
+            _times(1.0 if c.held else t, len(latents)),
             self._copy(c.known, copies),
             self._copy(mask, copies),
             None if c.references is None else self._copy(c.references, copies),
@@ -283,7 +294,7 @@ class _Run:
         parts = (self._copy(x, copies) for x in (z["keyframes"], c.known, c.mask))
         return Keyframes(c.frames, *parts)
 
-    def _audio(self, z: dict[str, Tensor], t: float, copies: int) -> Modality | None:
+    def _audio(self, z: dict[str, Tensor], t: float | Tensor, copies: int) -> Modality | None:
         c = self.audio
         if c is None:
             return None
@@ -291,7 +302,7 @@ class _Run:
         return audio_modality(
             self.model.config,
             latents,
-            torch.full((len(latents),), t if c.held is None else 1.0),
+            _times(t if c.held is None else 1.0, len(latents)),
             c.latents,
             None if c.references is None else self._copy(c.references, copies),
         )
@@ -307,3 +318,7 @@ class _Run:
     def _copy(self, x: Tensor, copies: int) -> Tensor:
         weight = next(self.model.parameters())
         return x.to(weight.device, weight.dtype).repeat(copies, *[1] * (x.ndim - 1))
+
+
+def _times(t: float | Tensor, batch: int) -> Tensor:
+    return t.expand(batch, -1) if isinstance(t, Tensor) else torch.full((batch,), t)

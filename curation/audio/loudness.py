@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.signal import sosfilt
 
 from reelmill.curation.audio.windows import Grid, WindowCutter
 from reelmill.curation.stage import (
@@ -103,6 +102,8 @@ class _Analyser:
             self._measure(samples, edges)
 
     def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
+        from scipy.signal import sosfilt  # slow to import, and a dry run needs none
+
         heard, self._state = sosfilt(self._sos, samples.astype(np.float64), zi=self._state)
         self._state[np.abs(self._state) < 1e-100] = 0  # denormal numbers are slow
         starts, lengths = edges[:-1], np.diff(edges)

@@ -358,8 +358,8 @@ def _codec_options(codec: str, crf: float, preset: str, own: Mapping[str, str]) 
     if codec == "libx265":
         fixed = ["log-level=error:pools=none:frame-threads=1"]
     elif cv2.checkHardwareSupport(AVX_512F):
-        # With x264's AVX-512 code the same input now and then gave other bytes (seen at widths of 6,
-        # 7, 9, 10, 20 and 22 macroblocks, never with AVX2 or mbtree=0). AVX2 was as fast.
+        # With x264's AVX-512 code the same input now and then gave other bytes (seen at widths of
+        # 6, 7, 9, 10, 20 and 22 macroblocks, never with AVX2 or mbtree=0). AVX2 was as fast.
         fixed = ["asm=avx2"]
     key = f"{codec.removeprefix('lib')}-params"
     params = ":".join(filter(None, [*fixed, options.pop(key, "")]))

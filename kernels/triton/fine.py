@@ -18,6 +18,8 @@ from reelmill.kernels.reference import Blocks, working_type
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+MAX_OFFSET = 1 << 31
+"""Elements from a head's first to its last: 64-bit offsets would take the registers of a program."""
 INTERPRETED = triton.knobs.runtime.interpret
 
 
@@ -70,7 +72,6 @@ def forward_kernel(
     rows = tl.load(Q_OFF + tile + 1) - first
     i, d = tl.arange(0, BLOCK_Q), tl.arange(0, DIM)
     j = tl.arange(0, BLOCK_KV)
-    # 64 bits up to a tile, 32 inside it: registers decide how many programs run at once.
     inside = i < rows
     Q += b * sqb + h * sqh + first.to(tl.int64) * sql
     q = tl.load(Q + i[:, None] * sql + d[None, :], mask=inside[:, None], other=0.0)
@@ -87,7 +88,7 @@ def forward_kernel(
         start = tl.load(KV_OFF + t)
         size = tl.load(KV_OFF + t + 1) - start
         here = (j < size)[:, None]
-        at = (start + j)[:, None].to(tl.int64) * skl + d[None, :]
+        at = (start + j)[:, None] * skl + d[None, :]
         k = tl.load(K + at, mask=here, other=0.0)
         v = tl.load(V + at, mask=here, other=0.0)
         # In base 2; scaled after the product, in full precision.
@@ -110,7 +111,7 @@ def forward_kernel(
 @triton.jit
 def queries_kernel(
     DO, Q, K, V, O, LSE, DELTA, DQ, INDEX, COUNT, Q_OFF, KV_OFF,
-    sgb, sgl, sgh, sqb, sql, sqh, skb, skl, skh, sob, sol, soh,
+    sqb, sql, sqh, skb, skl, skh, sob, sol, soh,
     heads, tiles, tokens, width, scale,
     DIM: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_KV: tl.constexpr, PARTS: tl.constexpr,
     ACC: tl.constexpr, EXACT: tl.constexpr, UPCAST: tl.constexpr, STAGES: tl.constexpr,
@@ -126,13 +127,12 @@ def queries_kernel(
     rows = tl.load(Q_OFF + tile + 1) - first
     i, d = tl.arange(0, BLOCK_Q), tl.arange(0, DIM)
     j = tl.arange(0, BLOCK_KV)
-    # 64 bits up to a tile, 32 inside it: registers decide how many programs run at once.
     inside = i < rows
     Q += b * sqb + h * sqh + first.to(tl.int64) * sql
-    DO += b * sgb + h * sgh + first.to(tl.int64) * sgl
+    DO += b * sob + h * soh + first.to(tl.int64) * sol
     O += b * sob + h * soh + first.to(tl.int64) * sol
     q = tl.load(Q + i[:, None] * sql + d[None, :], mask=inside[:, None], other=0.0)
-    g = tl.load(DO + i[:, None] * sgl + d[None, :], mask=inside[:, None], other=0.0)
+    g = tl.load(DO + i[:, None] * sol + d[None, :], mask=inside[:, None], other=0.0)
     o = tl.load(O + i[:, None] * sol + d[None, :], mask=inside[:, None], other=0.0)
     delta = tl.sum(g.to(ACC) * o.to(ACC), 1)
     row = bh.to(tl.int64) * tokens + first + i
@@ -149,7 +149,7 @@ def queries_kernel(
         start = tl.load(KV_OFF + t)
         size = tl.load(KV_OFF + t + 1) - start
         here = (j < size)[:, None]
-        at = (start + j)[:, None].to(tl.int64) * skl + d[None, :]
+        at = (start + j)[:, None] * skl + d[None, :]
         k = tl.load(K + at, mask=here, other=0.0)
         v = tl.load(V + at, mask=here, other=0.0)
         s = _product(q, tl.trans(k), ACC, EXACT, UPCAST) * (scale * LOG2E)
@@ -164,7 +164,7 @@ def queries_kernel(
 @triton.jit
 def keys_kernel(
     DO, Q, K, V, LSE, DELTA, DK, DV, READERS, READ_OFF, Q_OFF, KV_OFF,
-    sgb, sgl, sgh, sqb, sql, sqh, skb, skl, skh,
+    sqb, sql, sqh, skb, skl, skh, sob, sol, soh,
     heads, tiles, tokens, kv_tokens, entries, scale,
     DIM: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_KV: tl.constexpr, PARTS: tl.constexpr,
     ACC: tl.constexpr, EXACT: tl.constexpr, UPCAST: tl.constexpr, STAGES: tl.constexpr,
@@ -185,9 +185,8 @@ def keys_kernel(
     V += b * skb + h * skh + first.to(tl.int64) * skl
     k = tl.load(K + j[:, None] * skl + d[None, :], mask=here, other=0.0)
     v = tl.load(V + j[:, None] * skl + d[None, :], mask=here, other=0.0)
-    at_q, at_g = i[:, None] * sql + d[None, :], i[:, None] * sgl + d[None, :]
     Q += b * sqb + h * sqh
-    DO += b * sgb + h * sgh
+    DO += b * sob + h * soh
     LSE += bh.to(tl.int64) * tokens
     DELTA += bh.to(tl.int64) * tokens
     spot = bh.to(tl.int64) * (tiles + 1) + tile
@@ -200,8 +199,9 @@ def keys_kernel(
         t = tl.load(READERS + n // PARTS)
         start = tl.load(Q_OFF + t) + (n % PARTS) * BLOCK_Q
         inside = i < tl.load(Q_OFF + t + 1) - start
-        q = tl.load(Q + start.to(tl.int64) * sql + at_q, mask=inside[:, None], other=0.0)
-        g = tl.load(DO + start.to(tl.int64) * sgl + at_g, mask=inside[:, None], other=0.0)
+        at = (start + i)[:, None]
+        q = tl.load(Q + at * sql + d[None, :], mask=inside[:, None], other=0.0)
+        g = tl.load(DO + at * sol + d[None, :], mask=inside[:, None], other=0.0)
         # Rows beyond the tile read +inf, hence weigh nothing.
         total = tl.load(LSE + start + i, mask=inside, other=float("inf")) * LOG2E
         delta = tl.load(DELTA + start + i, mask=inside, other=0.0)
@@ -244,16 +244,22 @@ def _strides(*tensors: Tensor) -> list[int]:
     return [stride for x in tensors for stride in x.stride()[:3]]
 
 
-def _rows_contiguous(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
+def _addressable(*tensors: Tensor) -> list[Tensor]:
+    """The tensors with one set of strides, contiguous rows, and 32-bit offsets inside a head."""
+    alike = len({x.stride() for x in tensors}) == 1 and tensors[0].stride(-1) == 1
+    made = list(tensors) if alike else [x.contiguous() for x in tensors]
+    _, tokens, _, dim = made[0].shape
+    if tokens * max(made[0].stride(1), dim) < MAX_OFFSET:
+        return made
+    return [x.transpose(1, 2).contiguous().transpose(1, 2) for x in made]
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
     """As `reference.forward`."""
-    q, k, v = (_rows_contiguous(x) for x in (q, k, v))
+    (q,), (k, v) = _addressable(q), _addressable(k, v)
     batch, tokens, heads, dim = q.shape
     tiles, width = blocks.index.shape[2:]
-    o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    (o,) = _addressable(torch.empty(q.shape, dtype=q.dtype, device=q.device))
     lse = torch.empty(batch, heads, tokens, dtype=working_type(q.dtype), device=q.device)
     config = FORWARD[_rounded(blocks.q_max), _rounded(dim)]
     block_q, block_kv = _blocks(config, blocks.q_max, blocks.kv_max)
@@ -264,14 +270,14 @@ def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Te
         DIM=dim, BLOCK_Q=block_q, BLOCK_KV=block_kv, STAGES=config.stages, **constants(q.dtype),
         num_warps=config.warps,
     )  # fmt: skip
-    return o, lse
+    return o.contiguous(), lse
 
 
 def backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, blocks: Blocks
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `reference.backward`."""
-    do, q, k, v, o = (_rows_contiguous(x) for x in (do, q, k, v, o))
+    (q,), (k, v), (do, o) = _addressable(q), _addressable(k, v), _addressable(do, o)
     batch, tokens, heads, dim = q.shape
     tiles, width = blocks.index.shape[2:]
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
@@ -282,7 +288,7 @@ def backward(
     parts = triton.cdiv(blocks.q_max, block_q)
     queries_kernel[(tiles * parts, batch * heads)](
         do, q, k, v, o, lse, delta, dq, index, count, blocks.q_offsets, blocks.kv_offsets,
-        *_strides(do, q, k, o), heads, tiles, tokens, width, blocks.scale,
+        *_strides(q, k, o), heads, tiles, tokens, width, blocks.scale,
         DIM=dim, BLOCK_Q=block_q, BLOCK_KV=block_kv, PARTS=parts, STAGES=config.stages,
         **constants(q.dtype), num_warps=config.warps,
     )  # fmt: skip
@@ -293,7 +299,7 @@ def backward(
     parts = triton.cdiv(blocks.q_max, block_q)
     keys_kernel[(kv_tiles, batch * heads)](
         do, q, k, v, lse, delta, dk, dv, readers, starts, blocks.q_offsets, blocks.kv_offsets,
-        *_strides(do, q, k), heads, kv_tiles, tokens, k.shape[1], tiles * width, blocks.scale,
+        *_strides(q, k, o), heads, kv_tiles, tokens, k.shape[1], tiles * width, blocks.scale,
         DIM=dim, BLOCK_Q=block_q, BLOCK_KV=block_kv, PARTS=parts, STAGES=config.stages,
         **constants(q.dtype), num_warps=config.warps,
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """T15, M13: high-resolution keyframes beside the low-resolution video."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -61,10 +63,10 @@ def test_no_keyframes_are_the_model_without_them(model):
     assert plain.kind is None
     before = run(model, plain)[0]
     with torch.no_grad():
-        model.video.keyframe.add_(1.0)
+        model.video.keyframe.add_(torch.arange(64) % 3)
         after = run(model, plain)[0]
         with_keys = run(model, inputs())[0]
-        model.video.keyframe.sub_(1.0)
+        model.video.keyframe.sub_(torch.arange(64) % 3)
     assert torch.equal(before, after)
     assert not torch.allclose(with_keys, run(model, inputs())[0], atol=1e-3)
 
@@ -79,8 +81,6 @@ def test_the_embedding_of_keyframes_starts_at_zero():
 def test_keyframes_hidden_from_the_rest_leave_it_unchanged(model):
     video = inputs()
     hidden = video.kind.expand(2, -1) == KEYFRAME
-    from dataclasses import replace
-
     v = run(model, replace(video, pad=hidden))[0]
     assert torch.allclose(v[:, :CELLS], run(model, inputs(frames=()))[0], atol=1e-9)
 
@@ -157,9 +157,12 @@ def test_one_pass_samples_video_keyframes_and_sound():
     high_mask[..., :4, :] = 1
     keys = KeyframeCanvas((0, 2), high, high_mask)
     options = {
-        "audio": AudioCanvas(10, FRAMES), "seeds": [1], "steps": 2, "null": Text(torch.zeros(1, 1, 64)),
+        "audio": AudioCanvas(10, FRAMES),
+        "seeds": [1],
+        "steps": 2,
+        "null": Text(torch.zeros(1, 1, 64)),
         "guider": Guider(text=TextCFG(3, 2)),
-    }  # fmt: skip
+    }
     text = Text(torch.randn(1, 4, 64))
     out = denoise(model, text, video=VideoCanvas(known, mask, keyframes=keys), **options)
     assert out.video.shape == known.shape
@@ -175,8 +178,6 @@ def test_one_pass_samples_video_keyframes_and_sound():
 
 
 def test_patches_over_time_take_no_keyframes():
-    from dataclasses import replace
-
     video = replace(CONFIG.video, patch=(3, 2, 2))
     z = torch.zeros(1, 16, 3, LOW, LOW)
     keys = Keyframes((0,), *torch.zeros(2, 1, 16, 1, HIGH, HIGH), torch.zeros(1, 1, 1, HIGH, HIGH))
