@@ -26,6 +26,7 @@ from reelmill.curation.models.weights import Weights
 from reelmill.curation.passes import Advance, LazyMedia, Passes
 from reelmill.curation.recipe import Recipe, check, load_yaml, override
 from reelmill.curation.recipes import KNOWN, audio, image, video
+from reelmill.curation.removals import removed_assets
 from reelmill.curation.result import CurateResult
 from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
 from reelmill.datasets.ledger import Ledger
@@ -152,15 +153,21 @@ class Curation:
         yield Step("ingest", "hash source files", len(self.files), hash_files)
         self.ingest = Ingest(holder[0])
         self.ledger = Ledger(self.workspace)
-        keys = self._keys()
-        decode = decode_components()
-        save_components(self.workspace, DECODE, key_of(decode), decode)
-        probing = self.probing = Passes(self.ledger, {}, key_of(decode))
-        have = self.ledger.units(probing.media_folder)
+        self.digests = self._weight_digests()
+        parts = {
+            kind: stage_components(recipe.stages, self.digests)
+            for kind, recipe in self.recipes.items()
+        }
+        for of_stage in ({DECODE: decode_components()}, *parts.values()):
+            for name, part in of_stage.items():
+                save_components(self.workspace, name, key_of(part), part)
+        probing = self.probing = Passes(self.ledger, {}, key_of(decode_components()))
+        have = self.ledger.units(probing.media_folder) | removed_assets(self.workspace)
         new = [a for a in self.ingest.manifest.assets if a.sha256 not in have]
         yield from self._groups("probe", new, ASSETS_A_GROUP, probing.probe)
         for kind, assets, infos in self._sort(probing):
-            passes = Passes(self.ledger, keys[kind], probing.decode_key)
+            keys = {name: key_of(part) for name, part in parts[kind].items()}
+            passes = Passes(self.ledger, keys, probing.decode_key)
             passes.transient = probing.transient
             self.levels[kind] = Level(self.recipes[kind], passes, assets, infos)
         for level in self.levels.values():
@@ -176,22 +183,15 @@ class Curation:
 
         yield Step("report", "account for everything and render the report", 1, report)
 
-    def _keys(self) -> dict[Kind, dict[str, str]]:
-        """The key of every stage by kind, its components noted in the ledger."""
-        self.digests = {
+    def _weight_digests(self) -> dict[str, str]:
+        """Digest of every weights entry that the recipes want and that is there."""
+        return {
             name: self.weights.digest(name)
             for recipe in self.recipes.values()
             for stage in recipe.stages
             for name in stage.resources.weights
             if name not in self.absent
         }
-        keys: dict[Kind, dict[str, str]] = {}
-        for kind, recipe in self.recipes.items():
-            parts = stage_components(recipe.stages, self.digests)
-            keys[kind] = {name: key_of(part) for name, part in parts.items()}
-            for name, part in parts.items():
-                save_components(self.workspace, name, keys[kind][name], part)
-        return keys
 
     def _groups(
         self, name: str, items: Sequence, size: int, work: Callable[[Sequence, Advance], None]
@@ -212,9 +212,12 @@ class Curation:
         rows = {row["unit"]: row for row in table.to_pylist()} if table is not None else {}
         by_kind: dict[Kind, list[Asset]] = {kind: [] for kind in self.recipes}
         infos = {}
+        removed = removed_assets(self.workspace)
         for asset in self.ingest.manifest.assets:
             row = rows.get(asset.sha256)
-            if row is None:
+            if asset.sha256 in removed:
+                verdict = Verdict(Outcome.REJECTED, "removal_request")
+            elif row is None:
                 why = probing.transient.get(("Ingest", asset.sha256), "not probed")
                 verdict = Verdict(Outcome.FAILED, "transient", detail=why)
             elif row["not_media"]:

@@ -45,7 +45,7 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return "", ()
     tree = ast.parse(Path(spec.origin).read_bytes())
-    imports = set()
+    imports: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports.update(a.name for a in node.names)
@@ -107,8 +107,3 @@ def stage_components(
 def key_of(parts: Mapping[str, Any]) -> str:
     """The key that components make."""
     return digest(parts)[:KEY_CHARS]
-
-
-def stage_keys(stages: Sequence[Stage], weights: Mapping[str, str]) -> dict[str, str]:
-    """Key of each stage by name. weights: digest of each weights entry that is present."""
-    return {name: key_of(parts) for name, parts in stage_components(stages, weights).items()}

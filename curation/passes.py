@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ import numpy as np
 from reelmill.curation.media_table import DECODED, MEDIA, info_text, summary_tracks
 from reelmill.curation.stage import (
     AssetStage,
+    AudioAnalyser,
     AudioStage,
     ClipMedia,
     ClipStage,
     Facts,
+    FrameAnalyser,
     FrameStage,
     Stage,
     WeightsStore,
@@ -135,12 +137,8 @@ class Passes:
         rows = []
         for asset, info in assets:
             with self.clock.of(stage.name):
-                row = self._try(
-                    stage,
-                    asset.sha256,
-                    asset.path,
-                    lambda a=asset, i=info: stage.measure(Path(a.path), i),
-                )
+                measure = partial(stage.measure, Path(asset.path), info)
+                row = self._try(stage, asset.sha256, asset.path, measure)
             if row is not None:
                 rows.append(row)
             advance(1)
@@ -213,7 +211,9 @@ class Passes:
             row |= {"cause": error.cause, "message": str(error)}
         else:
             batch.add(self.decode_tracks, tracks_table(asset.sha256, summary_tracks(summary)))
-            for stage, analyser in (*frame_stages, *audio_stages):
+            analysers: list[tuple[MediaStage, FrameAnalyser | AudioAnalyser]]
+            analysers = [*frame_stages, *audio_stages]
+            for stage, analyser in analysers:
                 with naming(stage.name, asset.path):
                     tracks = analyser.finish(summary)
                     batch.add(self.tracks_folder(stage.name), tracks_table(asset.sha256, tracks))

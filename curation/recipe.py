@@ -191,7 +191,7 @@ def load_yaml(path: Path, known: Mapping[str, Stage]) -> Recipe:
     for key in data.keys() - set(KEYS):
         raise RecipeError(f"recipe {path}: unknown key {key!r}{_suggest(str(key), KEYS)}")
     try:
-        kind = Kind(data.get("kind"))
+        kind = Kind(str(data.get("kind")))
     except ValueError:
         raise RecipeError(
             f"recipe {path}: kind is {data.get('kind')!r}; it must be video, image or audio."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -64,10 +63,10 @@ def save_verdicts(curation: Curation, levels: Sequence[Level]) -> None:
         for of, decisions in (("asset", level.asset_decisions), ("clip", level.clips)):
             for index, stage, verdict in decisions.verdicts():
                 clip = decisions.units.clips[index]
-                path = Path(level.by_id[clip.asset].path)
+                source = level.by_id[clip.asset].path
                 kind = str(level.recipe.kind)
                 unit = decisions.units.ids[index]
-                row(unit, of, kind, clip.asset, str(path), stage, verdict, decisions.only(index))
+                row(unit, of, kind, clip.asset, source, stage, verdict, decisions.only(index))
     table = pa.Table.from_pylist(rows, schema=VERDICTS)
     commit_bytes(
         curation.workspace.ledger / "verdicts" / f"{curation.run}.parquet", table_bytes(table)

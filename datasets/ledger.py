@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,12 @@ class Ledger:
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
-        self._committed: dict[str, dict[str, str]] = {}
         self._checked: set[str] = set()
-        for path in sorted((workspace.ledger / "commits").glob("*.json")):
+        self._read_commits()
+
+    def _read_commits(self) -> None:
+        self._committed: dict[str, dict[str, str]] = {}
+        for path in sorted((self.workspace.ledger / "commits").glob("*.json")):
             self._note(self._read_commit(path))
 
     def _read_commit(self, path: Path) -> Mapping[str, str]:
@@ -91,12 +94,54 @@ class Ledger:
             name = f"{folder}/{digest[:24]}.parquet"
             commit_bytes(self.workspace.root / name, data)
             files[name] = digest
+        self._write_commit(files)
+        self._note(files)
+
+    def _write_commit(self, files: Mapping[str, str]) -> None:
         if not files:
             return
         text = json.dumps({"files": files}, indent=1, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:24]
         commit_bytes(self.workspace.ledger / "commits" / f"{name}.json", text.encode())
-        self._note(files)
+
+    def drop(self, lost: Callable[[str, pa.Table], np.ndarray]) -> int:
+        """Takes rows out of the ledger for good, and returns how many.
+
+        lost: of a folder and a table with the columns `unit` and, where there is one, `cause` of a
+        committed file, which rows go (bool [rows]). Every commit is replaced by one without them
+        before it is removed: kill -9 leaves each row there whole, or gone.
+        """
+        count = 0
+        unlisted: set[str] = set()
+        for path in sorted((self.workspace.ledger / "commits").glob("*.json")):
+            before = self._read_commit(path)
+            after = dict(before)
+            for name in before:
+                folder, _, file = name.rpartition("/")
+                where = next(p for p in self.files(folder) if p.name == file)
+                columns = [c for c in pq.read_schema(where).names if c in ("unit", "cause")]
+                gone = lost(folder, pq.read_table(where, columns=columns, partitioning=None))
+                if not gone.any():
+                    continue
+                count += int(gone.sum())
+                del after[name]
+                rest = pq.read_table(where, partitioning=None).filter(pa.array(~gone))
+                if rest.num_rows:
+                    data = table_bytes(rest)
+                    digest = hashlib.sha256(data).hexdigest()
+                    kept = f"{folder}/{digest[:24]}.parquet"
+                    commit_bytes(self.workspace.root / kept, data)
+                    after[kept] = digest
+            if after != before:
+                unlisted |= before.keys() - after.keys()
+                self._write_commit(after)
+                path.unlink()
+        self._read_commits()
+        for name in unlisted:
+            folder, _, file = name.rpartition("/")
+            if file not in self._committed.get(folder, {}):
+                (self.workspace.root / name).unlink(missing_ok=True)
+        return count
 
     def files(self, folder: str) -> list[Path]:
         """Committed files of a folder, each checked once against its sha256."""

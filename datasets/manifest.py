@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from reelmill.datasets.sample import Asset
 from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
 from reelmill.errors import SourceError
 
+log = logging.getLogger(__name__)
 PARTITION_ASSETS = 32
+HASHES = "hashes.parquet"
 _HASHES = pa.schema(
     [("path", pa.string()), ("stat", pa.string()), ("sha256", pa.string()), ("bytes", pa.int64())]
 )
@@ -124,15 +127,35 @@ def _walk(folder: Path, skipped: Path | None) -> list[Path]:
     return files
 
 
+def read_hashes(workspace: Workspace) -> dict[str, tuple[str, str, int]]:
+    """What is remembered of source files by path: stat, sha256, bytes. Damaged: nothing is."""
+    try:
+        rows = pq.read_table(workspace.manifest / HASHES, schema=_HASHES).to_pylist()
+    except FileNotFoundError:
+        return {}
+    except (pa.ArrowException, OSError, ValueError) as error:
+        log.warning("the remembered hashes are damaged (%s): every file is hashed again.", error)
+        return {}
+    return {row["path"]: (row["stat"], row["sha256"], row["bytes"]) for row in rows}
+
+
+def save_hashes(workspace: Workspace, hashes: Mapping[str, tuple[str, str, int]]) -> None:
+    """Remembers hashes for the next run."""
+    rows = [(path, *hashes[path]) for path in sorted(hashes)]
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
+    table = pa.table(columns, schema=_HASHES)
+    commit_bytes(workspace.manifest / HASHES, table_bytes(table))
+
+
 def build_manifest(
-    files: Sequence[Path], workspace: Workspace, advance: Callable[[int], None] = lambda n: None
+    files: Sequence[Path],
+    workspace: Workspace,
+    advance: Callable[[int], None] = lambda n: None,
+    *,
+    save: bool = True,
 ) -> Manifest:
     """Hashes the files and groups them into assets; remembers the hashes in the workspace."""
-    cache_path = workspace.manifest / "hashes.parquet"
-    cache: dict[str, tuple[str, str, int]] = {}
-    if cache_path.exists():
-        rows = pq.read_table(cache_path, schema=_HASHES).to_pylist()
-        cache = {row["path"]: (row["stat"], row["sha256"], row["bytes"]) for row in rows}
+    cache = read_hashes(workspace)
     paths: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
     unreadable: list[Unreadable] = []
@@ -154,13 +177,8 @@ def build_manifest(
             paths.setdefault(digest, []).append(name)
             sizes[digest] = size
         advance(1)
-    table = pa.table(
-        [list(column) for column in zip(*[(p, *cache[p]) for p in sorted(cache)], strict=True)]
-        if cache
-        else [[], [], [], []],
-        schema=_HASHES,
-    )
-    commit_bytes(cache_path, table_bytes(table))
+    if save:
+        save_hashes(workspace, cache)
     assets = tuple(Asset(d, tuple(sorted(paths[d])), sizes[d]) for d in sorted(paths))
     return Manifest(assets, tuple(unreadable))
 

@@ -128,7 +128,9 @@ def rater_reports(votes: Sequence[PairVote], dimension: str = OVERALL) -> list[R
         if value is not None:
             by_pair[key].setdefault(vote.rater, value)
     raters = sorted({vote.rater for vote in votes})
-    return [_report(name, [v for v in votes if v.rater == name], by_pair, dimension) for name in raters]
+    return [
+        _report(name, [v for v in votes if v.rater == name], by_pair, dimension) for name in raters
+    ]
 
 
 def _report(

@@ -19,16 +19,12 @@ class FlowTrack:
 
     speed: float64 [n - 1], length of the flow, widths per second. turn: float64 [n - 2], change of
     velocity from step i to i + 1 (at frame i + 1), widths per second: of the tenth of the picture
-    that changes most, the camera's own movement (the median) left out. jerk: float64
-    [n - 3], second difference of the displacement field, in widths. step: float64 [n - 1],
-    displacement in widths. residual: float64 [n - 1], mean |difference| in grey levels between
+    that changes most, the camera's own movement (the median) left out. residual: float64 [n - 1], mean |difference| in grey levels between
     frame i and frame i + 1 warped onto it, where both are visible. cover: share that is.
     """
 
     speed: np.ndarray
-    step: np.ndarray
     turn: np.ndarray
-    jerk: np.ndarray
     residual: np.ndarray
     cover: np.ndarray
 
@@ -36,40 +32,34 @@ class FlowTrack:
 def track_flow(gray: np.ndarray, times: np.ndarray, cuts: Sequence[int]) -> FlowTrack:
     """gray: uint8 [n, h, w]; times: seconds [n], rising; cuts: first frames of later shots.
 
-    DIS flow (Kroeger et al. 2016) at its fast preset: on rendered motion its means agree with
-    Farneback's, in a fifth of the time.
+    DIS flow (Kroeger et al. 2016) at its fast preset: a bounce stands out of its changes more
+    clearly than of Farneback's, in a seventh of the time.
     """
     n = len(gray)
     nan = np.full(max(0, n - 1), np.nan)
-    speed, step, residual, cover = nan.copy(), nan.copy(), nan.copy(), nan.copy()
-    turn, jerk = np.full(max(0, n - 2), np.nan), np.full(max(0, n - 3), np.nan)
+    speed, residual, cover = nan.copy(), nan.copy(), nan.copy()
+    turn = np.full(max(0, n - 2), np.nan)
     if n < 2:
-        return FlowTrack(speed, step, turn, jerk, residual, cover)
+        return FlowTrack(speed, turn, residual, cover)
     gray = _at_least(gray, SMALLEST_SIDE)
     height, width = gray.shape[1:]
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
     broken = set(cuts)
     before: np.ndarray | None = None
-    older: np.ndarray | None = None
     for i in range(n - 1):
         if i + 1 in broken:
-            before = older = None
+            before = None
             continue
-        gap = times[i + 1] - times[i]
         flow = dis.calc(gray[i], gray[i + 1], None)
         back = dis.calc(gray[i + 1], gray[i], None)
-        step[i] = _length(flow) / width
-        speed[i] = step[i] / gap
+        velocity = flow / np.float32(times[i + 1] - times[i])
+        speed[i] = float(cv2.mean(cv2.magnitude(*cv2.split(velocity)))[0]) / width
         residual[i], cover[i] = _warped(gray[i], gray[i + 1], flow, back, grid)
-        velocity = flow / np.float32(gap)
         if before is not None:
-            turn[i - 1] = _liveliest(velocity - before[1]) / width
-            if older is not None:
-                jerk[i - 2] = _length(flow - 2 * before[0] + older) / width
-            older = before[0]
-        before = (flow, velocity)
-    return FlowTrack(speed, step, turn, jerk, residual, cover)
+            turn[i - 1] = _liveliest(velocity - before) / width
+        before = velocity
+    return FlowTrack(speed, turn, residual, cover)
 
 
 def _at_least(gray: np.ndarray, side: int) -> np.ndarray:
@@ -79,10 +69,6 @@ def _at_least(gray: np.ndarray, side: int) -> np.ndarray:
         return gray
     size = (max(side, width), max(side, height))
     return np.stack([cv2.resize(g, size, interpolation=cv2.INTER_NEAREST) for g in gray])
-
-
-def _length(field: np.ndarray) -> float:
-    return float(cv2.mean(cv2.magnitude(*cv2.split(field)))[0])
 
 
 def _liveliest(field: np.ndarray) -> float:

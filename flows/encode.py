@@ -26,6 +26,7 @@ def encode(
     video_codec: Annotated[Path | None, Field(description="Saved codec; empty: PCA.")] = None,
     audio_codec: Annotated[Path | None, Field(description="Saved codec; empty: PCA.")] = None,
     encoder: Annotated[Path | None, Field(description="Saved encoder; empty: hashed.")] = None,
+    channels: Annotated[int, Field(ge=1, description="Of a fitted video codec.")] = 4,
     dtype: Annotated[
         Literal["float16", "float32"], Field(description="Of stored latents.")
     ] = "float16",
@@ -42,6 +43,7 @@ def encode(
         video_codec=video_codec,
         audio_codec=audio_codec,
         encoder=encoder,
+        channels=channels,
         dtype=dtype,
     )
     result = run_task(

@@ -26,6 +26,7 @@ def train(
         bool, Field(description="Train without approvals; checkpoints record it.")
     ] = False,
     tensorboard: Annotated[bool, Field(description="Write TensorBoard logs too.")] = False,
+    threads: Annotated[int, Field(ge=0, description="Of torch; 0 leaves them as they are.")] = 0,
 ) -> TrainResult:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
     options = TrainOptions(
@@ -36,6 +37,7 @@ def train(
         seed=seed,
         unreviewed=unreviewed,
         tensorboard=tensorboard,
+        threads=threads,
     )
     result = run_task(
         "train",

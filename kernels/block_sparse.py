@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reelmill.errors import UsageError
 from reelmill.kernels import cpu, reference
-from reelmill.kernels.dispatch import Case, choose_sparse
+from reelmill.kernels.dispatch import sparse_backend
 from reelmill.kernels.reference import Blocks, working_type
 from reelmill.kernels.select import TileLists
 from reelmill.kernels.tiles import TileLayout
@@ -66,19 +66,23 @@ def block_sparse_attention(
     """
     kv_layout = kv_layout or q_layout
     _check(q, k, v, lists, q_layout, kv_layout)
-    out, lse = block_sparse(
-        q,
-        k,
-        v,
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    blocks = Blocks(
         lists.index,
         lists.count,
         q_layout.offsets,
         kv_layout.offsets,
         q_layout.max_tile,
         kv_layout.max_tile,
-        q.shape[-1] ** -0.5 if scale is None else scale,
-        backend,
+        scale,
     )
+    name = sparse_backend(q.device, q.dtype, q.shape[-1], q.requires_grad, backend)
+    if name == "flex":  # has a gradient of its own
+        from reelmill.kernels import flex
+
+        out, lse = flex.attend(q, k, v, blocks)
+    else:
+        out, lse = block_sparse(q, k, v, *blocks, name)
     return (out, lse) if return_lse else out
 
 
@@ -120,16 +124,11 @@ def block_sparse(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     blocks = Blocks(index, count, q_offsets, kv_offsets, q_max, kv_max, scale)
-    name = choose_sparse(Case.of(q), backend).name
-    if name == "triton":
+    if backend == "triton":
         from reelmill.kernels.triton import fine
 
         return fine.forward(q, k, v, blocks)
-    if name == "flex":
-        from reelmill.kernels import flex
-
-        return flex.forward(q, k, v, blocks)
-    return (cpu if name == "cpu" else reference).forward(q, k, v, blocks)
+    return (cpu if backend == "cpu" else reference).forward(q, k, v, blocks)
 
 
 @block_sparse.register_fake
@@ -157,16 +156,11 @@ def block_sparse_backward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     blocks = Blocks(index, count, q_offsets, kv_offsets, q_max, kv_max, scale)
-    name = choose_sparse(Case.of(q), backend).name
-    if name == "triton":
+    if backend == "triton":
         from reelmill.kernels.triton import fine
 
         return fine.backward(do, q, k, v, o, lse, blocks)
-    if name == "flex":
-        from reelmill.kernels import flex
-
-        return flex.backward(do, q, k, v, o, lse, blocks)
-    return (cpu if name == "cpu" else reference).backward(do, q, k, v, o, lse, blocks)
+    return (cpu if backend == "cpu" else reference).backward(do, q, k, v, o, lse, blocks)
 
 
 @block_sparse_backward.register_fake

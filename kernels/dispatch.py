@@ -158,6 +158,22 @@ def choose_sparse(case: Case, backend: str = "auto") -> Choice:
     return _choose(case, SPARSE, backend, _SPARSE_CHOICE, "sparse attention")
 
 
+@torch.compiler.assume_constant_result
+def sparse_backend(
+    device: torch.device, dtype: torch.dtype, head_dim: int, grad: bool, backend: str
+) -> str:
+    """The name that `choose_sparse` gives; torch.compile takes it as a constant."""
+    return choose_sparse(Case(device, dtype, head_dim, grad), backend).name
+
+
+@torch.compiler.assume_constant_result
+def dense_backend(
+    device: torch.device, dtype: torch.dtype, head_dim: int, grad: bool, backend: str
+) -> str:
+    """The name that `choose_dense` gives; torch.compile takes it as a constant."""
+    return choose_dense(Case(device, dtype, head_dim, grad), backend).name
+
+
 def _choose(
     case: Case, table: dict[str, Callable[[Case], str | None]], asked: str, env: str, what: str
 ) -> Choice:
@@ -193,7 +209,7 @@ def attention(
     the same of the keys, by default equal. scale: default 1 / sqrt(head_dim).
     Raises UsageError for a backend that cannot be used, or bounds that do not fit.
     """
-    name = choose_dense(Case.of(q), backend).name
+    name = dense_backend(q.device, q.dtype, q.shape[-1], q.requires_grad, backend)
     if cu_seqlens is None:
         return _whole(name, q, k, v, scale)
     bounds = tuple(cu_seqlens)

@@ -15,25 +15,8 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attent
 from reelmill.kernels.reference import Blocks, working_type
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
-    """As `reference.forward`, for all types but float64 on a GPU."""
-    with torch.no_grad():
-        o, lse = _attend(q, k, v, blocks)
-    return o.contiguous(), lse.contiguous()
-
-
-def backward(
-    do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, blocks: Blocks
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `reference.backward`; computes the forward again. Not on the CPU: torch has none there."""
-    with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
-        out, _ = _attend(*inputs, blocks)
-        dq, dk, dv = torch.autograd.grad(out, inputs, do)
-    return dq.contiguous(), dk.contiguous(), dv.contiguous()
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
+def attend(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
+    """As `reference.forward`, and differentiable, except on the CPU: torch has no backward there."""
     side_q, side_kv = _side(blocks.q_max), _side(blocks.kv_max)
     slots_q, slots_kv = _slots(blocks.q_offsets, side_q), _slots(blocks.kv_offsets, side_kv)
     sizes = blocks.kv_offsets.diff()

@@ -6,7 +6,7 @@ Any floating type, float64 included; half types are computed in float32. Slow, a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -48,28 +48,34 @@ def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Te
 def backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, blocks: Blocks
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, by autograd through `forward` once more."""
-    with torch.enable_grad():
-        inputs = [x.detach().to(working_type(x.dtype)).requires_grad_() for x in (q, k, v)]
-        out, _ = _attend(*inputs, blocks)
-        grads = torch.autograd.grad(out, inputs, do.to(out.dtype), materialize_grads=True)
-    dq, dk, dv = (grad.to(x.dtype) for grad, x in zip(grads, (q, k, v), strict=True))
-    return dq, dk, dv
+    """Gradients of q, k and v. o and lse are what `forward` gave; here they are made once more."""
+    work = working_type(q.dtype)
+    do, q, k, v = (x.to(work) for x in (do, q, k, v))
+    dq, dk, dv = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
+    for b, h in product(range(q.shape[0]), range(q.shape[2])):
+        for rows, keys in _lists(blocks, b, h):
+            queries, grad = q[b, rows, h], do[b, rows, h]
+            near, values = k[b, keys, h], v[b, keys, h]
+            p = ((queries @ near.T) * blocks.scale).softmax(-1)
+            dp = grad @ values.T
+            ds = p * (dp - (p * dp).sum(-1, keepdim=True)) * blocks.scale
+            dq[b, rows, h] = ds @ near
+            dk[b, keys, h] += ds.T @ queries
+            dv[b, keys, h] += p.T @ grad
+    return dq.to(o.dtype), dk.to(o.dtype), dv.to(o.dtype)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
-    batch, _, heads, _ = q.shape
-    outs, sums = [], []
-    for b in range(batch):
-        for h in range(heads):
-            parts = [
-                _row(q[b, rows, h], k[b, :, h], v[b, :, h], keys, blocks.scale)
-                for rows, keys in _lists(blocks, b, h)
-            ]
-            outs.append(torch.cat([o for o, _ in parts]))
-            sums.append(torch.cat([lse for _, lse in parts]))
-    o = torch.stack(outs).unflatten(0, (batch, heads)).transpose(1, 2)
-    return o.contiguous(), torch.stack(sums).unflatten(0, (batch, heads))
+    batch, tokens, heads, _ = q.shape
+    o = torch.empty_like(q, memory_format=torch.contiguous_format)
+    lse = q.new_empty(batch, heads, tokens)
+    for b, h in product(range(batch), range(heads)):
+        for rows, keys in _lists(blocks, b, h):
+            scores = (q[b, rows, h] @ k[b, keys, h].T) * blocks.scale
+            empty = not len(keys)
+            o[b, rows, h] = 0 if empty else scores.softmax(-1) @ v[b, keys, h]
+            lse[b, h, rows] = torch.inf if empty else scores.logsumexp(-1)
+    return o, lse
 
 
 def _lists(blocks: Blocks, b: int, h: int) -> Iterator[tuple[slice, Tensor]]:
@@ -79,10 +85,3 @@ def _lists(blocks: Blocks, b: int, h: int) -> Iterator[tuple[slice, Tensor]]:
         chosen = blocks.index[b, h, tile, : int(blocks.count[b, h, tile])].tolist()
         keys = [torch.arange(starts[t], starts[t + 1]) for t in chosen]
         yield slice(first, end), torch.cat(keys or [torch.arange(0)]).to(blocks.index.device)
-
-
-def _row(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    if not len(keys):
-        return torch.zeros_like(q), q.new_full((len(q),), torch.inf)
-    scores = (q @ k[keys].T) * scale
-    return scores.softmax(-1) @ v[keys], scores.logsumexp(-1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from reelmill.errors import UsageError
 from reelmill.kernels.block_sparse import block_sparse_attention
 from reelmill.kernels.coarse import gated_sum, pool_tiles
-from reelmill.kernels.dispatch import Case, attention, choose_sparse
+from reelmill.kernels.dispatch import attention, sparse_backend
 from reelmill.kernels.select import competing, select_tiles, tiles_kept
 from reelmill.kernels.tiles import TileLayout
 
@@ -71,14 +71,14 @@ def video_sparse_attention(
         first = attention(q[:, :head], k, v, scale=scale) if head else q[:, :0]
         groups = video if q_group == 1 else video.pairs
         choosing = pooled_q if q_group == 1 else pool_tiles(rows.detach(), groups)
-        fused = choose_sparse(Case.of(q), backend).name == "triton" and q.is_cuda
+        name = sparse_backend(q.device, q.dtype, q.shape[-1], q.requires_grad, backend)
         lists = select_tiles(
             choosing.detach(),
             pooled_k.detach(),
             layout,
             topk=topk,
             always=always,
-            select="triton" if fused else "torch",
+            select="triton" if name == "triton" else "torch",
         )
         fine = block_sparse_attention(
             rows, k, v, lists, groups, layout, scale=scale, backend=backend

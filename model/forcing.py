@@ -54,8 +54,8 @@ def schedule_matrix(
     block: int = 1,
     window: int | None = None,
 ) -> Matrix:
-    """SkyReels-V2's asynchronous schedule: steps + (blocks - 1) * lag rows, in each of which noise
-    does not fall from one frame to the next.
+    """SkyReels-V2's asynchronous schedule: steps + (blocks - 1) * lag rows (a lag above steps counts
+    as steps), in each of which noise does not fall from one frame to the next.
 
     ready: frames at the start that are given. Raises PromptError for numbers of frames that are no
     multiple of `block`, and for a lag too short for the window.
@@ -154,7 +154,8 @@ def force(
         v = run.guided({"video": z[:, :, a:b]}, t[a:b], groups, guider)["video"]
         for f in update.nonzero().flatten().tolist():
             at, to = times[before[f]].item(), times[done[f]].item()
-            moved, memory[f] = solver.step(z[:, :, f], v[:, :, f - a], at, to, memory[f])
+            here = z[:, :, f].clone()  # solvers remember it
+            moved, memory[f] = solver.step(here, v[:, :, f - a], at, to, memory[f])
             given = interpolate(known[:, :, f], start[:, :, f], to)
             z[:, :, f] = torch.where(mask[:, :, f], given, moved)
         before = done

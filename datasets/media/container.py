@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import av
 import av.error
@@ -149,7 +150,7 @@ def pick_streams(
     return _best(container, "video", readable_videos), _best(container, "audio", readable_audios)
 
 
-def _best(container: InputContainer, kind: str, among: list):
+def _best(container: InputContainer, kind: Literal["video", "audio"], among: list):
     if not among:
         return None
     best = container.streams.best(kind)

@@ -30,19 +30,19 @@ _HALF = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 def as_float(frame: AudioFrame) -> tuple[np.ndarray, bool]:
     """float32 [channels, samples] of a decoded frame, and whether its values were sane."""
-    raw = frame.to_ndarray()
+    raw: np.ndarray = frame.to_ndarray()
     name = frame.format.name.removesuffix("p")
     if not frame.format.is_planar:
         raw = raw.reshape(-1, len(frame.layout.channels)).T
     if name in _HALF:
         half = _HALF[name]
-        samples = raw.astype(np.float32 if name in ("u8", "s16") else np.float64)
+        samples: np.ndarray = raw.astype(np.float32 if name in ("u8", "s16") else np.float64)
         samples = (samples - half) / half if name == "u8" else samples / half
         return np.ascontiguousarray(samples, dtype=np.float32), True
-    samples = np.ascontiguousarray(raw, dtype=np.float32)
-    if samples.size and not np.abs(samples).max() <= _LOUDEST:
-        return np.clip(np.nan_to_num(samples), -_LOUDEST, _LOUDEST), False
-    return samples, True
+    loud = np.ascontiguousarray(raw, dtype=np.float32)
+    if loud.size and not np.abs(loud).max() <= _LOUDEST:
+        return np.clip(np.nan_to_num(loud), -_LOUDEST, _LOUDEST), False
+    return loud, True
 
 
 class SoundRow:

@@ -13,7 +13,6 @@ from reelmill.evaluation.damage import Damage
 from reelmill.evaluation.metric import MOTION, Better, Metric, NotApplicable, Value
 from reelmill.evaluation.taxonomy import Stream
 
-SLOWEST = 0.0005  # widths a frame: less is a still picture
 BLOCKS = 16
 
 
@@ -37,9 +36,11 @@ class MotionDegree(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class Jerk(Metric):
-    """How unevenly things move: second difference of the displacement field over its length.
+    """How unevenly the picture advances: second difference of its steps over their mean.
 
-    0 for motion at even speed; skipped and repeated frames make it jump.
+    A step is the mean difference of two neighbouring frames; 0 if all are alike. Skipped and
+    repeated frames make it jump. On real clips it follows skipped frames better than the same
+    number taken of optical flow, which errs most where motion is large.
     """
 
     better: ClassVar = Better.LOWER
@@ -48,15 +49,22 @@ class Jerk(Metric):
     stream: ClassVar = Stream.VIDEO
     applies_to: ClassVar = (MOTION,)
     claims: ClassVar = frozenset({Damage.DROPPED_FRAMES, Damage.REPEATED_FRAMES})
+    least_step: float = 0.1
 
     def _value(self, clip: ClipMedia) -> Value:
-        jerk, step = clip.flow.jerk, clip.flow.step
-        if not np.isfinite(jerk).any():
+        bends, steps = [], []
+        for shot in clip.shots():
+            gray = clip.gray[shot]
+            pairs = zip(gray[:-1], gray[1:], strict=True)
+            step = np.array([cv2.norm(a, b, cv2.NORM_L1) / a.size for a, b in pairs])
+            steps.append(step)
+            bends.append(np.abs(np.diff(step, n=2)))
+        bend, mean = np.concatenate(bends), float(np.concatenate(steps).mean())
+        if not len(bend):
             return NotApplicable("no four frames in one shot")
-        mean = float(np.nanmean(step))
-        if mean < SLOWEST:
+        if mean < self.least_step:
             return NotApplicable("nothing moves")
-        return float(np.nanmean(jerk)) / mean
+        return float(bend.mean()) / mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,9 @@ class Sharpness(Metric):
             contrast = float(gray.var())
             if contrast >= self.min_variance:
                 found.append(float(cv2.Laplacian(gray, cv2.CV_32F).var()) / contrast)
-        return float(np.median(found)) if found else NotApplicable("every still is of one flat tone")
+        return (
+            float(np.median(found)) if found else NotApplicable("every still is of one flat tone")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ class OnsetLag(Metric):
     applies_to: ClassVar = BOTH
     claims: ClassVar = frozenset({Damage.SHIFTED_SOUND})
     max_lag_s: float = 0.5
-    min_correlation: float = 0.35
+    min_correlation: float = 0.45
     min_lead: float = 0.1
     same_s: float = 0.15
     smooth_s: float = 0.03

@@ -33,8 +33,8 @@ class Config:
     stages: int
 
 
-# By what Hopper holds (docs of each in tests/kernels/test_cubin.py): no spills, and registers for
-# 3 (forward) and 2 (backward) programs per multiprocessor at head_dim 128.
+# By what fits a Hopper multiprocessor, as tests/kernels/test_cubin.py states it for each: no spills,
+# and as many programs at once as their registers allow.
 FORWARD = {
     (64, 64): Config(64, 64, 4, 2),
     (64, 128): Config(64, 64, 4, 1),
@@ -44,7 +44,7 @@ FORWARD = {
 """By (rows of a query tile, head_dim), each rounded up."""
 QUERIES = {64: Config(64, 64, 4, 2), 128: Config(64, 64, 4, 2)}
 """Gradient of queries, by head_dim rounded up."""
-KEYS = {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2)}
+KEYS = {64: Config(64, 64, 4, 1), 128: Config(64, 64, 4, 1)}
 """Gradient of keys and values, by head_dim rounded up."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,24 @@ def test_flows_give_the_bytes_of_direct_commands(tmp_path: Path):
         reelmill(*way, "encode", "-w", work)
     for part in ("shards", "latents"):
         assert digests(tmp_path / "direct" / part) == digests(tmp_path / "flow" / part)
+
+
+def test_flows_take_every_option_of_the_engine():
+    """A field that an engine call learns must reach its flow, or the two ways would part."""
+    from reelmill.curation.engine import CurateOptions
+    from reelmill.flows import curate, encode, generate, train
+    from reelmill.training.config import TrainOptions
+    from reelmill.training.encode import EncodeOptions
+    from reelmill.training.generate import GenerateOptions
+
+    for flow, options, made_by_us in (
+        (curate.curate, CurateOptions, {"command"}),
+        (encode.encode, EncodeOptions, set()),
+        (train.train, TrainOptions, set()),
+        (generate.generate, GenerateOptions, set()),
+    ):
+        taken = set(inspect.signature(flow.fn).parameters)
+        assert taken == {field.name for field in fields(options)} - made_by_us
 
 
 def test_text_that_is_not_ours_cannot_break_out_of_a_table():

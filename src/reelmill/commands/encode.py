@@ -47,6 +47,7 @@ def encode(
     encoder: Annotated[
         Path | None, typer.Option(help="Folder of a saved prompt encoder. Default: hashed words.")
     ] = None,
+    channels: Annotated[int, typer.Option(help="Of a video codec fitted to these shards.")] = 4,
     as_json: Json = False,
 ) -> None:
     """Turns curated clips into latents, sound and captions too; goes on where it stopped."""
@@ -70,6 +71,7 @@ def encode(
         video_codec=video_codec,
         audio_codec=audio_codec,
         encoder=encoder,
+        channels=channels,
     )
     home = place.root / ".prefect"
     result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)

@@ -44,6 +44,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")
     ] = False,
+    threads: Annotated[int, typer.Option(help="Of torch; 0 leaves them as they are.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
@@ -60,6 +61,7 @@ def train(
         seed=seed,
         unreviewed=unreviewed,
         tensorboard=tensorboard,
+        threads=threads,
     )
     home = place.root / ".prefect"
     result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)
@@ -91,6 +93,7 @@ def through_prefect(options: TrainOptions, home: Path) -> TrainResult:
             seed=options.seed,
             unreviewed=options.unreviewed,
             tensorboard=options.tensorboard,
+            threads=options.threads,
         )
 
 

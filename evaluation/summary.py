@@ -1,0 +1,201 @@
+"""What the scores say: per model and metric, and between models, always with how many applied."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reelmill.datasets.sample import Status
+from reelmill.evaluation.bench import Bench
+from reelmill.evaluation.bootstrap import Interval, Pair, mean_interval, paired_interval
+from reelmill.evaluation.clips import ClipEntry
+from reelmill.evaluation.metric import Better, Metric, goodness
+from reelmill.evaluation.taxonomy import dimension_of
+
+VERSION = 1
+
+
+class Scored(Protocol):
+    """What is read of a score."""
+
+    @property
+    def entry(self) -> ClipEntry: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def status(self) -> Status: ...
+
+
+@dataclass(frozen=True)
+class MetricLine:
+    """One metric of one model. applied of total clips have a value; the others say why not.
+
+    interval: of the mean over the clips that it applied to; None where it applied to none.
+    """
+
+    model: str
+    metric: str
+    unit: str
+    better: str
+    part: str
+    dimension: str
+    applied: int
+    total: int
+    not_applicable: int
+    not_measured: int
+    failed: int
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of two models, over the (prompt, seed) where it applied to both.
+
+    difference: of `first` less `second`, in the metric's unit. verdict: the better of the two, if
+    the interval of their difference in goodness leaves out 0; `tied` if it holds 0; `unclear` with
+    fewer than three common prompts; `no direction` for a metric that ranks nothing.
+    """
+
+    first: str
+    second: str
+    metric: str
+    difference: Interval | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All of it, as summary.json holds it. prompts_missing: per model, of the bench. There is no
+    total score: sum up what you can defend."""
+
+    version: int
+    seed: int
+    models: tuple[str, ...]
+    clips: Mapping[str, int]
+    prompts_missing: Mapping[str, int]
+    lines: tuple[MetricLine, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def line(self, model: str, metric: str) -> MetricLine:
+        """Raises KeyError for a model or metric that was not measured."""
+        for line in self.lines:
+            if (line.model, line.metric) == (model, metric):
+                return line
+        raise KeyError((model, metric))
+
+    def comparison(self, first: str, second: str, metric: str) -> Comparison:
+        """Names in alphabetical order. Raises KeyError where there is none."""
+        for found in self.comparisons:
+            if (found.first, found.second, found.metric) == (first, second, metric):
+                return found
+        raise KeyError((first, second, metric))
+
+
+def summarise(
+    scores: Sequence[Scored], metrics: Sequence[Metric], *, bench: Bench | None, seed: int
+) -> Summary:
+    """Means over prompts with 95 % intervals, and paired differences of every two models."""
+    models = sorted({score.entry.model for score in scores})
+    held: dict[tuple[str, str], list[Scored]] = {}
+    for score in scores:
+        held.setdefault((score.entry.model, score.metric), []).append(score)
+    lines = [
+        _line(model, metric, held.get((model, metric.name), []), seed)
+        for model in models
+        for metric in metrics
+    ]
+    comparisons = [
+        _compare(a, b, m, held.get((a, m.name), []), held.get((b, m.name), []), seed)
+        for a, b in itertools.combinations(models, 2)
+        for m in metrics
+    ]
+    entries = {score.entry.key: score.entry for score in scores}.values()
+    asked = {prompt.id for prompt in bench.prompts} if bench is not None else set()
+    missing = {m: len(asked - {e.prompt for e in entries if e.model == m}) for m in models}
+    return Summary(
+        version=VERSION,
+        seed=seed,
+        models=tuple(models),
+        clips=dict(Counter(entry.model for entry in entries)),
+        prompts_missing=missing,
+        lines=tuple(lines),
+        comparisons=tuple(comparisons),
+    )
+
+
+def _values(scores: Sequence[Scored]) -> dict[Pair, float]:
+    """By (prompt, seed); a clip of no prompt is a prompt of its own."""
+    return {
+        (s.entry.prompt or s.entry.path, s.entry.seed): s.value
+        for s in scores
+        if s.value is not None
+    }
+
+
+def _line(model: str, metric: Metric, scores: Sequence[Scored], seed: int) -> MetricLine:
+    status = Counter(score.status for score in scores)
+    return MetricLine(
+        model=model,
+        metric=metric.name,
+        unit=metric.unit,
+        better=str(metric.better),
+        part=metric.part,
+        dimension=dimension_of(metric.part),
+        applied=status[Status.MEASURED],
+        total=len(scores),
+        not_applicable=status[Status.NOT_APPLICABLE],
+        not_measured=status[Status.NOT_MEASURED],
+        failed=status[Status.FAILED],
+        interval=mean_interval(_values(scores), seed=seed),
+    )
+
+
+def _compare(
+    first: str,
+    second: str,
+    metric: Metric,
+    a: Sequence[Scored],
+    b: Sequence[Scored],
+    seed: int,
+) -> Comparison:
+    ours, theirs = _paired(a), _paired(b)
+    difference = paired_interval(ours, theirs, seed=seed)
+    return Comparison(
+        first=first,
+        second=second,
+        metric=metric.name,
+        difference=difference,
+        verdict=_verdict(first, second, metric.better, ours, theirs, seed),
+    )
+
+
+def _paired(scores: Sequence[Scored]) -> dict[Pair, float]:
+    """Only clips of a prompt can be paired."""
+    return _values([score for score in scores if score.entry.prompt])
+
+
+def _verdict(
+    first: str,
+    second: str,
+    better: Better,
+    ours: Mapping[Pair, float],
+    theirs: Mapping[Pair, float],
+    seed: int,
+) -> str:
+    if better is Better.NEITHER:
+        return "no direction"
+    good = [
+        {pair: g for pair, v in values.items() if (g := goodness(better, v)) is not None}
+        for values in (ours, theirs)
+    ]
+    gain = paired_interval(good[0], good[1], seed=seed)
+    if gain is None or gain.low is None:
+        return "unclear"
+    if not gain.excludes_zero:
+        return "tied"
+    return first if gain.mean > 0 else second
