@@ -153,7 +153,7 @@ class Curation:
         yield Step("ingest", "hash source files", len(self.files), hash_files)
         self.ingest = Ingest(holder[0])
         self.ledger = Ledger(self.workspace)
-        self.digests = self._weight_digests()
+        self.digests = self.weight_digests()
         parts = {
             kind: stage_components(recipe.stages, self.digests)
             for kind, recipe in self.recipes.items()
@@ -183,7 +183,7 @@ class Curation:
 
         yield Step("report", "account for everything and render the report", 1, report)
 
-    def _weight_digests(self) -> dict[str, str]:
+    def weight_digests(self) -> dict[str, str]:
         """Digest of every weights entry that the recipes want and that is there."""
         return {
             name: self.weights.digest(name)

@@ -143,7 +143,9 @@ def _report(
     choices = [vote.choices[dimension] for vote in votes if dimension in vote.choices]
     lefts, rights = choices.count(Choice.LEFT), choices.count(Choice.RIGHT)
     gold = [v.choices.get(dimension) == v.gold for v in votes if v.gold is not None]
-    agreed, twice, first = [], [], {}
+    agreed: list[bool] = []
+    twice: list[bool] = []
+    first: dict[tuple, float] = {}
     for vote in votes:
         key, value = _turned(vote, dimension)
         if value is None:
@@ -154,7 +156,7 @@ def _report(
         first[key] = value
         others = sum(v for name, v in by_pair[key].items() if name != rater)
         if others and value:
-            agreed.append(np.sign(others) == value)
+            agreed.append(bool(np.sign(others) == value))
     half = len(agreed) // 2
     drift = float(np.mean(agreed[half:]) - np.mean(agreed[:half])) if half >= 5 else None
     warnings = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -77,7 +78,7 @@ class ClipMedia:
     def shots(self) -> list[slice]:
         """Frames of each shot."""
         edges = [0, *self.cuts, len(self.times)]
-        return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+        return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
 
 def read_clip(
@@ -87,14 +88,14 @@ def read_clip(
     transcript: str | None = None,
     seen_text: tuple[str, ...] | None = None,
 ) -> ClipMedia:
-    """Reads a clip of at most two minutes. Raises MediaError for what cannot be read or is longer."""
+    """Reads a clip of two minutes at most. Raises MediaError for a longer or unreadable one."""
     info = probe(path)
     if info.kind is Kind.IMAGE:
         raise MediaError(f"{describe(path)} is a picture: clips with time or sound are measured.")
     if info.seconds is not None and info.seconds > MAX_SECONDS:
         raise MediaError(
-            f"{describe(path)} lasts {info.seconds:.0f} s; clips of at most {MAX_SECONDS:.0f} s are "
-            "measured. Cut it first."
+            f"{describe(path)} lasts {info.seconds:.0f} s; clips of at most {MAX_SECONDS:.0f} s "
+            "are measured. Cut it first."
         )
     reader = _Reader(path, info)
     summary = decode(

@@ -16,23 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reelmill.errors import SourceError
 
-SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".flac",
-        ".wav",
-        ".m4a",
-        ".mp3",
-        ".ogg",
-        ".opus",
-        ".aac",
-    ]
-)
+PICTURES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+SOUNDS = frozenset({".flac", ".wav", ".m4a", ".mp3", ".ogg", ".opus", ".aac"})
 MAX_CLIPS = 100_000
 MAX_MANIFEST_BYTES = 1 << 30
 _NAME = re.compile(r"^(?P<prompt>.+)_(?P<seed>\d{1,9})$")
@@ -93,7 +78,9 @@ def find_clips(source: Path) -> tuple[ClipEntry, ...]:
 def _folder(source: Path) -> Iterator[ClipEntry]:
     for path in sorted(source.rglob("*")):
         below = path.relative_to(source)
-        if path.suffix.lower() not in SUFFIXES or any(p.startswith(".") for p in below.parts):
+        if path.suffix.lower() not in PICTURES | SOUNDS or any(
+            p.startswith(".") for p in below.parts
+        ):
             continue
         if not path.is_file():
             continue

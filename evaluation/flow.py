@@ -19,8 +19,9 @@ class FlowTrack:
 
     speed: float64 [n - 1], length of the flow, widths per second. turn: float64 [n - 2], change of
     velocity from step i to i + 1 (at frame i + 1), widths per second: of the tenth of the picture
-    that changes most, the camera's own movement (the median) left out. residual: float64 [n - 1], mean |difference| in grey levels between
-    frame i and frame i + 1 warped onto it, where both are visible. cover: share that is.
+    that changes most, the camera's own movement (the median) left out. residual: float64 [n - 1],
+    mean |difference| in grey levels between frame i and frame i + 1 warped onto it, where both are
+    visible. cover: share that is.
     """
 
     speed: np.ndarray

@@ -134,9 +134,9 @@ def tile_layout(
     Raises UsageError for sizes that are no sizes and for tiles that are too large.
     """
     grid, prefix = tuple(grid), tuple(prefix)
-    shape = best_tile(grid) if tile == "auto" else tuple(tile)
     if len(grid) != 3 or min(grid) < 1:
         raise UsageError(f"A grid is (frames, rows, columns), each 1 or more, not {grid}.")
+    shape = best_tile(grid) if tile == "auto" else tuple(tile)
     if len(shape) != 3 or min(shape) < 1 or prod(shape) > MAX_TILE:
         raise UsageError(f"A tile has three sides and at most {MAX_TILE} tokens, not {shape}.")
     if min(prefix, default=0) < 0:
@@ -207,4 +207,4 @@ def best_tile(grid: Grid) -> Grid:
 
 def _aspect(tile: Grid, grid: Grid) -> float:
     free = [side for side, n in zip(tile, grid, strict=True) if side < n]
-    return max(free) / min(free) if free else 1.0
+    return max(tile) / min(free) if free else 1.0

@@ -24,7 +24,7 @@ class TowerConfig:
     dual, single: number of blocks of each kind, in this order. in_ch, out_ch: channels of one
     latent cell as it enters (video: 2C + 1, see conditioning.py) and as it is predicted. patch:
     cells per token along each axis. rope_dims: rotary dimensions of a head for (time, height,
-    width); `rope_split` where empty. qk_norm: RMSNorm over all heads at once (`full`: Wan, Ovi) or
+    width); `rope_split` where empty. rope_theta: 10^4 (Wan), 256 (HunyuanVideo). qk_norm: RMSNorm over all heads at once (`full`: Wan, Ovi) or
     per head (Flux, HunyuanVideo). adaln: a learned table added to one shared projection of time
     (`table`: Wan, LTX-2) or a projection in every block (`linear`: Flux, HunyuanVideo).
     """
@@ -42,6 +42,7 @@ class TowerConfig:
     qk_norm: Literal["full", "head"] = "full"
     adaln: Literal["table", "linear"] = "table"
     rope_dims: tuple[int, ...] = ()
+    rope_theta: float = 10_000.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))
@@ -71,6 +72,8 @@ class TowerConfig:
                 f"model config: rope_dims {self.rope_dims} must be even and add up to the head's "
                 f"{self.head_dim}."
             )
+        if not (isinstance(self.rope_theta, int | float) and 1 < self.rope_theta < 1e9):
+            raise UsageError(f"model config: rope_theta is {self.rope_theta!r}; above 1, to 1e9.")
         if self.qk_norm not in ("full", "head") or self.adaln not in ("table", "linear"):
             raise UsageError(f"model config: qk_norm {self.qk_norm!r} or adaln {self.adaln!r}?")
 
@@ -116,7 +119,7 @@ class MMDiTConfig:
             raise UsageError(f"model config: rope_scale {self.rope_scale!r}?")
         if self.audio is None:
             return
-        for name in ("dim", "heads", "dual", "single", "text_dim", "rope_dims"):
+        for name in ("dim", "heads", "dual", "single", "text_dim", "rope_dims", "rope_theta"):
             video, audio = getattr(self.video, name), getattr(self.audio, name)
             if video != audio:
                 raise UsageError(

@@ -54,8 +54,8 @@ def schedule_matrix(
     block: int = 1,
     window: int | None = None,
 ) -> Matrix:
-    """SkyReels-V2's asynchronous schedule: steps + (blocks - 1) * lag rows (a lag above steps counts
-    as steps), in each of which noise does not fall from one frame to the next.
+    """SkyReels-V2's asynchronous schedule: steps + (blocks - 1) * lag rows (a lag above steps
+    counts as steps), in each of which noise does not fall from one frame to the next.
 
     ready: frames at the start that are given. Raises PromptError for numbers of frames that are no
     multiple of `block`, and for a lag too short for the window.

@@ -107,10 +107,10 @@ class MMDiT(nn.Module):
         """How the towers see each other; None when one is absent."""
         if video is None or audio is None:
             return None
-        dims = self.config.video.rope_dims
+        dims, theta = self.config.video.rope_dims, self.config.video.rope_theta
         return Link(
-            rope(video.pos[..., :1], dims),
-            rope(audio.pos, dims),
+            rope(video.pos[..., :1], dims, theta),
+            rope(audio.pos, dims, theta),
             self._visible(video),
             self._visible(audio),
         )

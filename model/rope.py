@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al., 2021) over up to three axes, interleaved pairs, theta 10^4."""
+"""Rotary positions (Su et al., 2021) over up to three axes, interleaved pairs."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ class Rope(NamedTuple):
     turn: Tensor
 
 
-def rope(pos: Tensor, dims: Sequence[int]) -> Rope:
+def rope(pos: Tensor, dims: Sequence[int], theta: float = THETA) -> Rope:
     """Tables for tokens at pos [B, L, axes]; dims: how many of the head's dimensions turn per axis.
 
     Axes that `pos` does not have (audio has only time) do not turn their dimensions, so a dot
     product of a video and an audio token depends on their distance in time alone.
     """
     if pos.device.type != "cpu":
-        return _tables(pos, tuple(dims))
+        return _tables(pos, tuple(dims), theta)
     pos = pos.float().contiguous()  # a clip's positions recur at every step: look them up
-    return _cached(pos.numpy().tobytes(), tuple(pos.shape), tuple(dims))
+    return _cached(pos.numpy().tobytes(), tuple(pos.shape), tuple(dims), theta)
 
 
 @lru_cache(maxsize=64)
-def _cached(pos: bytes, shape: tuple[int, ...], dims: tuple[int, ...]) -> Rope:
-    return _tables(torch.frombuffer(bytearray(pos), dtype=torch.float32).reshape(shape), dims)
+def _cached(pos: bytes, shape: tuple[int, ...], dims: tuple[int, ...], theta: float) -> Rope:
+    where = torch.frombuffer(bytearray(pos), dtype=torch.float32).reshape(shape)
+    return _tables(where, dims, theta)
 
 
 @torch.no_grad()
-def _tables(pos: Tensor, dims: tuple[int, ...]) -> Rope:
+def _tables(pos: Tensor, dims: tuple[int, ...], theta: float) -> Rope:
     angles = []
     for axis, dim in enumerate(dims):
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=pos.device) / max(dim, 1)
         where = pos[..., axis] if axis < pos.shape[-1] else torch.zeros_like(pos[..., 0])
-        angles.append(where.double()[..., None] * THETA**-exponent)
+        angles.append(where.double()[..., None] * theta**-exponent)
     angle = torch.cat(angles, -1)[..., None, :]
     cos, sin = angle.cos().float(), angle.sin().float()
     return Rope(cos, sin, torch.complex(cos, sin))

@@ -79,7 +79,7 @@ class Tower(nn.Module):
         ctx = Context(
             time=time,
             text_time=text_time,
-            rope=rope(pos, self.config.rope_dims),
+            rope=rope(pos, self.config.rope_dims, self.config.rope_theta),
             mask=self.joint_mask(m, text),
             text_mask=key_mask((text.pad, *text.c.shape[:2])),
             text=text.c,

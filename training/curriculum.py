@@ -164,9 +164,15 @@ def curriculum(name: str) -> Curriculum:
 
 
 # Most steps give the picture and ask for its sound: so the towers soon learn to look at each other.
-_TASKS = {"v2a": 0.6, "t2av": 0.25, "a2v": 0.1, "i2v": 0.05}
+_TASKS = {"v2a": 0.65, "t2av": 0.2, "a2v": 0.1, "i2v": 0.05}
 _MODEL = Model(
-    preset="tiny", patch=(1, 4, 4), dim=96, heads=3, rope_dims=(20, 6, 6), cross_gain=3.0
+    preset="tiny",
+    patch=(1, 4, 4),
+    dim=96,
+    heads=3,
+    rope_dims=(20, 6, 6),
+    cross_gain=1.5,
+    cross_focus=2.8,
 )
 
 CURRICULA = {
@@ -179,7 +185,7 @@ CURRICULA = {
                 tasks=_TASKS,
                 steps=500,
                 batch=16,
-                optim=Optim(lr=3e-3, warmup_steps=50),
+                optim=Optim(lr=4e-3, warmup_steps=50),
                 objective=Objective(shift=5.0),
                 validate_every=100,
                 checkpoint_every=100,
@@ -193,9 +199,9 @@ CURRICULA = {
             TrainStage(
                 name="joint",
                 tasks=_TASKS,
-                steps=4000,
+                steps=4500,
                 batch=32,
-                optim=Optim(lr=3e-3, warmup_steps=50, schedule="cosine"),
+                optim=Optim(lr=4e-3, warmup_steps=50, schedule="cosine"),
                 objective=Objective(shift=5.0),
                 validate_every=250,
                 checkpoint_every=250,

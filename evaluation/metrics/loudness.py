@@ -29,7 +29,7 @@ def k_weighting(rate: int) -> np.ndarray:
     band = gain**0.4996667741545416
     shelf = bilinear([gain, band * w / _SHELF_Q, w * w], [1, w / _SHELF_Q, w * w], rate)
     w = 2 * rate * np.tan(np.pi * _HIGH_HZ / rate)
-    b, a = bilinear([1, 0, 0], [1, w / _HIGH_Q, w * w], rate)
+    _, a = bilinear([1, 0, 0], [1, w / _HIGH_Q, w * w], rate)
     high = ([1.0, -2.0, 1.0], a)  # the standard prints this section without its gain
     return np.concatenate([tf2sos(*shelf), tf2sos(*high)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import cv2
@@ -55,7 +56,7 @@ class Jerk(Metric):
         bends, steps = [], []
         for shot in clip.shots():
             gray = clip.gray[shot]
-            pairs = zip(gray[:-1], gray[1:], strict=True)
+            pairs = pairwise(gray)
             step = np.array([cv2.norm(a, b, cv2.NORM_L1) / a.size for a, b in pairs])
             steps.append(step)
             bends.append(np.abs(np.diff(step, n=2)))
@@ -145,9 +146,7 @@ class DuplicateFrames(Metric):
     most: float = 0.9
 
     def _value(self, clip: ClipMedia) -> Value:
-        changes = np.array(
-            [_largest_change(a, b) for a, b in zip(clip.gray, clip.gray[1:], strict=False)]
-        )
+        changes = np.array([_largest_change(a, b) for a, b in pairwise(clip.gray)])
         gaps = np.diff(clip.times)
         missing = int((np.rint(gaps / np.median(gaps)) - 1).clip(0).sum())
         repeated = int((changes <= self.tolerance).sum())

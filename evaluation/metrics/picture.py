@@ -1,4 +1,4 @@
-"""The picture by itself: sharpness, exposure, colour. No reference is needed, so these are proxies."""
+"""The picture by itself: sharpness, exposure, colour. Without a reference, so these are proxies."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class Sharpness(Metric):
             contrast = float(gray.var())
             if contrast >= self.min_variance:
                 found.append(float(cv2.Laplacian(gray, cv2.CV_32F).var()) / contrast)
-        return (
-            float(np.median(found)) if found else NotApplicable("every still is of one flat tone")
-        )
+        return float(np.median(found)) if found else NotApplicable("every still is one flat tone")
 
 
 @dataclass(frozen=True, kw_only=True)

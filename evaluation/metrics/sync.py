@@ -25,6 +25,7 @@ from reelmill.evaluation.taxonomy import Stream
 
 ENVELOPE_HZ = 100
 WINDOW_S = 0.032
+MIN_EVENTS, MAX_EVENTS_PER_S = 3, 3.0
 MERGED_S = 0.15  # a start and its stop are one event
 FLOOR_DB = 60.0  # below the loudest band; what is fainter begins nothing
 BOTH: tuple[Condition, ...] = (MOTION, SOUND, AUDIBLE)
@@ -92,6 +93,16 @@ def picture_events(clip: ClipMedia) -> np.ndarray:
     return np.sort(np.concatenate([clip.times[peaks], clip.times[list(clip.cuts)]]))
 
 
+def _indistinct(clip: ClipMedia, seen: np.ndarray, heard: np.ndarray) -> str:
+    """Why these events cannot be told apart, or ""."""
+    for what, events in (("motion", seen), ("sound", heard)):
+        if len(events) < MIN_EVENTS:
+            return f"{len(events)} peaks of {what}"
+        if len(events) > MAX_EVENTS_PER_S * clip.seconds:
+            return f"{what} has no distinct events: {len(events)} peaks"
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AVAlign(Metric):
     """AV-Align: peaks of motion and onsets of sound, intersection over union.
@@ -110,16 +121,11 @@ class AVAlign(Metric):
     applies_to: ClassVar = BOTH
     claims: ClassVar = frozenset({Damage.SHIFTED_SOUND})
     tolerances_s: tuple[float, ...] = (0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.21, 0.24, 0.27, 0.3)
-    min_events: int = 2
-    max_events_per_second: float = 3.0
 
     def _value(self, clip: ClipMedia) -> Value:
         seen, heard = picture_events(clip), sound_events(clip)
-        for what, events in (("motion", seen), ("sound", heard)):
-            if len(events) < self.min_events:
-                return NotApplicable(f"{len(events)} peaks of {what}")
-            if len(events) > self.max_events_per_second * clip.seconds:
-                return NotApplicable(f"{what} has no distinct events: {len(events)} peaks")
+        if why := _indistinct(clip, seen, heard):
+            return NotApplicable(why)
         shares = []
         for tolerance in self.tolerances_s:
             pairs = matched(seen, heard, tolerance)
@@ -132,9 +138,10 @@ class OnsetLag(Metric):
     """Seconds by which sound follows motion: where their envelopes correlate best.
 
     The picture's envelope is the change of velocity (things that start, stop, bounce), the sound's
-    its onset strength. Positive: the sound is late. Looked for within half a second. Applies where the best correlation is at least
-    `min_correlation` and by `min_lead` above those at lags further than `same_s` from it; that
-    does not depend on how large the lag is.
+    its onset strength. Positive: the sound is late. Looked for within half a second. Applies where
+    both have distinct events, and the best correlation is at least `min_correlation` and by
+    `min_lead` above those at lags further than `same_s` from it: none of which depends on how large
+    the lag is. Wrong for two streams that have nothing to do with each other in a few per cent.
     """
 
     unit: ClassVar = "s"
@@ -146,16 +153,16 @@ class OnsetLag(Metric):
     applies_to: ClassVar = BOTH
     claims: ClassVar = frozenset({Damage.SHIFTED_SOUND})
     max_lag_s: float = 0.5
-    min_correlation: float = 0.45
+    min_correlation: float = 0.5
     min_lead: float = 0.1
     same_s: float = 0.15
     smooth_s: float = 0.03
 
     def _value(self, clip: ClipMedia) -> Value:
+        if why := _indistinct(clip, picture_events(clip), sound_events(clip)):
+            return NotApplicable(why)
         turn = np.nan_to_num(clip.flow.turn)
         heard = onset_strength(clip.mono, clip.rate)
-        if turn.max(initial=0) <= 1e-4 or heard.max(initial=0) <= 0:
-            return NotApplicable("nothing starts, stops or sounds")
         clock = (np.arange(int(clip.end * ENVELOPE_HZ)) + 0.5) / ENVELOPE_HZ
         sound_clock = (np.arange(len(heard)) + 0.5) / ENVELOPE_HZ + clip.sound_start
         seen = np.interp(clock, clip.times[1:-1], turn, left=0, right=0)

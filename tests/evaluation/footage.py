@@ -62,7 +62,7 @@ def panning(seed: int = 1, seconds: float = 3.0, size: tuple[int, int] = (192, 1
 
 
 def hopping(times: Sequence[float], seconds: float = 4.0, late: float = 0.0) -> Footage:
-    """A square that stands still, but leaps between the frames around each of `times`, with a click."""
+    """A square that stands still, but leaps between the frames around each time, with a click."""
     ground = render_scene(random_scene(5, seconds=1, size=(192, 128), balls=0), FPS)[0]
     square = render_scene(random_scene(6, seconds=1, size=(192, 128), balls=0), FPS)[0, :48, :48]
     frames = []

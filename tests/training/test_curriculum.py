@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from reelmill.errors import UsageError
 from reelmill.model.mmdit import MMDiT, part_of
+from reelmill.model.rope import rope, rotate
 from reelmill.training.curriculum import CURRICULA, Curriculum, Model, Optim, TrainStage, curriculum
 from reelmill.training.optim import learning_rate, make_adamw
 
@@ -85,3 +86,22 @@ def test_only_matrices_decay():
     assert all(p.ndim >= 2 for p in groups[0]["params"])
     assert all(p.ndim < 2 for p in groups[1]["params"])
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_cross_focus_makes_a_token_look_at_its_own_moment_first():
+    """With contents alike, attention between the towers falls with distance in time, both ways."""
+    changed = Model(preset="tiny", dim=96, heads=3, rope_dims=(20, 6, 6), cross_focus=2.8)
+    torch.manual_seed(0)
+    model = MMDiT(changed.config(4, 40, 64))
+    changed.prepare(model)
+    cross = model.layers[0].cross.audio
+    x = torch.randn(1, 1, 96)
+    frames, tokens = torch.arange(9.0)[None, :, None], torch.arange(0, 9, 0.5)[None, :, None]
+    dims = model.config.video.rope_dims
+    q = rotate(cross.qk_norm(cross.qk_norm.q, cross.q(x)).expand(1, 18, -1, -1), rope(tokens, dims))
+    k = cross.keys_values(x, None).k.expand(1, 9, -1, -1)
+    k = rotate(k, rope(frames, dims))
+    weight = torch.einsum("bqhd,bkhd->hqk", q, k).mean(0)  # heads lean before and after alike
+    assert (weight.argmax(1) - tokens[0, :, 0]).abs().max() <= 1.0
+    far = (tokens[0] - frames[0].T).abs() > 2
+    assert weight[far].mean() < weight[~far].mean() - 5

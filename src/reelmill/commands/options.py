@@ -30,6 +30,7 @@ Json = Annotated[
     bool,
     typer.Option("--json", callback=_set_json, is_eager=True, help="One JSON object on stdout."),
 ]
+Run = Annotated[str, typer.Option(help="A run's name, or `last`.", metavar="RUN")]
 Seed = Annotated[
     int, typer.Option(help="Seed of all that is random. The same seed, the same bytes.")
 ]

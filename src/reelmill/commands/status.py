@@ -45,16 +45,13 @@ def status(workspace: Workspace, as_json: Json = False) -> None:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from reelmill.errors import DatasetError
+    from reelmill.reports.page import load
 
-    try:
-        data = json.loads(path.read_bytes())
-        clips = data["totals"]["clips"]
-        counts = {n: clips[k]["count"] for n, k in {"in": "into", "kept": "kept"}.items()}
-        counts |= {name: clips[name]["count"] for name in ("rejected", "failed")}
-        finished = data["finished"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path} is damaged ({error!r}). Delete its folder.") from error
+    run = load(path.parent)
+    tally = run.totals.clips
+    counts = {"in": tally.into.count, "kept": tally.kept.count}
+    counts |= {"rejected": tally.rejected.count, "failed": tally.failed.count}
+    finished = run.finished.isoformat() if run.finished is not None else None
     report = path.parent / "report.html"
     return {
         "run": path.parent.name,

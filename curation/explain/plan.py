@@ -1,0 +1,315 @@
+"""Plan: what a run would measure, and why, before it runs. Nothing is written, no media opened.
+
+The same levels, keys and decisions as a run's are used, over a ledger that keeps in memory what
+it is given. What a stage would find is not known before it has run: units that wait for a
+measurement pass, so the figures of later stages are upper bounds, and clips of assets that are
+not decoded yet cannot be counted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from reelmill.curation.engine import CurateOptions, Curation
+from reelmill.curation.explain.verdict_table import VerdictTable
+from reelmill.curation.key_record import changes, past_components
+from reelmill.curation.keys import decode_components, key_of, stage_components
+from reelmill.curation.level import DECODE, Level
+from reelmill.curation.materialise import Packer
+from reelmill.curation.media_table import info_from
+from reelmill.curation.passes import Passes
+from reelmill.curation.removals import removed_assets
+from reelmill.curation.run_record import known_runs
+from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
+from reelmill.datasets.ledger import Batch, Ledger
+from reelmill.datasets.manifest import Manifest, build_manifest, printable, read_hashes
+from reelmill.datasets.media.decode import MediaInfo
+from reelmill.datasets.sample import Asset, Kind
+from reelmill.datasets.workspace import Workspace
+
+PROBE = "Ingest"
+NEW, CHANGED, NEW_STAGE = "new input", "changed bytes", "new stage"
+AGAIN, REACHED = "failed for a passing reason", "not reached before"
+FILE_GONE = "its file is gone"
+
+
+@dataclass(frozen=True)
+class PlanLine:
+    """One stage. todo: units to measure; reasons: how many for each, in words; have: reused."""
+
+    kind: str
+    stage: str
+    unit: str
+    todo: int
+    have: int
+    reasons: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `curate` with the same options would do.
+
+    gone: assets of the last run that the sources lack now; they leave. waiting: assets whose clips
+    are unknown before they are decoded. shards: `unchanged` or `written` by kind.
+    """
+
+    workspace: str
+    files: int
+    assets: int
+    gone: int
+    waiting: int
+    lines: tuple[PlanLine, ...]
+    shards: Mapping[str, str]
+
+    @property
+    def todo(self) -> int:
+        return sum(line.todo for line in self.lines)
+
+
+def make_plan(options: CurateOptions) -> Plan:
+    """Raises what Curation raises: SourceError, RecipeError, OverrideError, WeightsError, ..."""
+    with _somewhere(options.workspace) as root:
+        curation = Curation(replace(options, workspace=root))
+        return _Planner(curation, options.workspace).plan()
+
+
+@contextmanager
+def _somewhere(root: Path) -> Iterator[Path]:
+    """The workspace, or an empty one for the moment where there is none yet."""
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        yield root
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "workspace"
+
+
+class _DryLedger(Ledger):
+    """A ledger that keeps in memory what it is given."""
+
+    def __init__(self, workspace: Workspace):
+        super().__init__(workspace)
+        self._given: dict[str, list[pa.Table]] = {}
+
+    def commit(self, batch: Batch) -> None:
+        for folder, tables in batch.tables.items():
+            self._given.setdefault(folder, []).extend(tables)
+
+    def table(self, folder: str) -> pa.Table | None:
+        kept = super().table(folder)
+        tables = [*([kept] if kept is not None else []), *self._given.get(folder, ())]
+        return pa.concat_tables(tables) if tables else None
+
+    def units(self, folder: str) -> set[str]:
+        given = self._given.get(folder, ())
+        return super().units(folder).union(*(table["unit"].to_pylist() for table in given))
+
+
+@dataclass
+class _Reasons:
+    """Why a unit has no measurement under the key that a stage has now."""
+
+    workspace: Workspace
+    ledger: Ledger
+    known: set[str]
+    again: set[tuple[str, str]]
+    changed: set[str]
+    _units: dict[str, set[str]] = field(default_factory=dict)
+    _past: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def of(
+        self, stage: str, folder: str, parts: Mapping[str, Any], units: Iterable[tuple[str, str]]
+    ) -> dict[str, int]:
+        """Reasons with their number. folder: of the stage's keys; units: (unit, its asset)."""
+        return dict(Counter(self._why(stage, folder, parts, *unit) for unit in units))
+
+    def _why(
+        self, stage: str, folder: str, parts: Mapping[str, Any], unit: str, asset: str
+    ) -> str:
+        if stage not in self._past:
+            now = key_of(parts)
+            past = past_components(self.workspace, stage)
+            self._past[stage] = {key: old for key, old in past.items() if key != now}
+        for key, old in self._past[stage].items():
+            if unit in self._units_of(f"{folder}/{key}"):
+                found = changes(old, parts)
+                return "; ".join(f"{name}: {text}" for name, text in found.items())
+        if (stage, unit) in self.again:
+            return AGAIN
+        if asset not in self.known:
+            return CHANGED if asset in self.changed else NEW
+        never = not any(self._units_of(f"{folder}/{key}") for key in self._past[stage])
+        return NEW_STAGE if never and not self._units_of(f"{folder}/{key_of(parts)}") else REACHED
+
+    def _units_of(self, folder: str) -> set[str]:
+        if folder not in self._units:
+            self._units[folder] = self.ledger.units(folder)
+        return self._units[folder]
+
+
+class _Planner:
+    """Walks the stages as the engine does, and notes what is missing instead of measuring it."""
+
+    def __init__(self, curation: Curation, shown: Path):
+        self.curation, self.shown = curation, shown
+        self.workspace = curation.workspace
+        self.ledger = _DryLedger(self.workspace)
+        self.manifest: Manifest = build_manifest(curation.files, self.workspace, save=False)
+        self.decode_parts = decode_components()
+        self.lines: list[PlanLine] = []
+        self.waiting = 0
+        self.shards: dict[str, str] = {}
+        before, again = self._last_run()
+        hashes = read_hashes(self.workspace)
+        changed = {
+            asset.sha256
+            for asset in self.manifest.assets
+            for path in asset.paths
+            if hashes.get(printable(path), ("", asset.sha256))[1] != asset.sha256
+        }
+        self.gone = len(before - {asset.sha256 for asset in self.manifest.assets})
+        self.reasons = _Reasons(self.workspace, self.ledger, before, again, changed)
+
+    def _last_run(self) -> tuple[set[str], set[tuple[str, str]]]:
+        """Assets of the last run, and what failed in it for a passing reason."""
+        if not known_runs(self.workspace):
+            return set(), set()
+        table = VerdictTable(self.workspace)
+        rows = table.rows("level in ('asset', 'clip')")
+        again = {(r["stage"], r["unit"]) for r in rows if r["reason"] == "transient"}
+        return {r["asset"] for r in rows}, again
+
+    def plan(self) -> Plan:
+        for kind, assets, infos in self._sort():
+            self._level(kind, assets, infos)
+        return Plan(
+            workspace=str(self.shown),
+            files=self.manifest.files,
+            assets=len(self.manifest.assets),
+            gone=self.gone,
+            waiting=self.waiting,
+            lines=tuple(self.lines),
+            shards=self.shards,
+        )
+
+    def _sort(self) -> list[tuple[Kind, list[Asset], dict[str, MediaInfo]]]:
+        """Assets by kind, as far as a probe is recorded, under whatever key."""
+        now = key_of(self.decode_parts)
+        past = [k for k in past_components(self.workspace, DECODE) if k != now]
+        infos: dict[str, MediaInfo | None] = {}
+        for key in [*reversed(past), now]:
+            table = self.ledger.table(f"ledger/media/{key}")
+            for row in table.to_pylist() if table is not None else ():
+                infos[row["unit"]] = info_from(row["info"]) if row["info"] else None
+        probed = self.ledger.units(f"ledger/media/{now}")
+        removed = removed_assets(self.workspace)
+        assets = [a for a in self.manifest.assets if a.sha256 not in removed]
+        missing = [(a.sha256, a.sha256) for a in assets if a.sha256 not in probed]
+        why = self.reasons.of(DECODE, "ledger/media", self.decode_parts, missing)
+        self._note("", PROBE, "asset", len(missing), len(assets) - len(missing), why)
+        self.waiting += sum(a.sha256 not in infos for a in assets)
+        found = []
+        for kind in self.curation.recipes:
+            known = {
+                a.sha256: info
+                for a in assets
+                if (info := infos.get(a.sha256)) is not None and info.kind == kind
+            }
+            if known:
+                found.append((kind, [a for a in assets if a.sha256 in known], known))
+        return found
+
+    def _note(
+        self, kind: str, stage: str, unit: str, todo: int, have: int, reasons: Mapping[str, int]
+    ) -> None:
+        ranked = dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+        self.lines.append(PlanLine(kind, stage, unit, todo, have, ranked))
+
+    def _level(self, kind: Kind, assets: list[Asset], infos: dict[str, MediaInfo]) -> None:
+        recipe = self.curation.recipes[kind]
+        self.parts = stage_components(recipe.stages, self.curation.weight_digests())
+        keys = {name: key_of(part) for name, part in self.parts.items()}
+        passes = Passes(self.ledger, keys, key_of(self.decode_parts))
+        level = Level(recipe, passes, assets, infos)
+        decoded = False
+        for stage in level.asset_stages:
+            if isinstance(stage, AssetStage):
+                missing = [a.sha256 for a, _ in level.missing_files(stage)]
+                have = len(level.alive_assets()) - len(missing)
+                self._stage(kind, stage.name, "asset", [(u, u) for u in missing], have)
+            elif isinstance(stage, FrameStage | AudioStage):
+                if not decoded:
+                    self._decode(level)
+                    decoded = True
+                level.derive(stage)
+            level.decide(stage)
+        if not decoded:
+            self._decode(level)
+        level.segment()
+        for stage in level.clip_stages:
+            if isinstance(stage, FrameStage | AudioStage):
+                level.derive(stage)
+            elif isinstance(stage, ClipStage):
+                alive = int(level.clips.alive.sum())
+                rows = level.missing_clips(stage, measure_all=self.curation.options.measure_all)
+                units = [(level.clips.units.ids[r], level.clips.units.clips[r].asset) for r in rows]
+                self._stage(kind, stage.name, "clip", units, max(0, alive - len(rows)))
+            level.decide(stage)
+        self._cut(level)
+
+    def _stage(
+        self,
+        kind: Kind,
+        stage: str,
+        unit: str,
+        missing: Sequence[tuple[str, str]],
+        have: int,
+        root: str = "ledger/facts",
+    ) -> None:
+        why = self.reasons.of(stage, f"{root}/{stage}", self.parts[stage], missing)
+        self._note(str(kind), stage, unit, len(missing), have, why)
+
+    def _decode(self, level: Level) -> None:
+        """The shared decode, stage by stage; assets that wait for it go no further here."""
+        alive = len(level.alive_assets())
+        work = level.missing_decodes()
+        for stage in level.media_stages:
+            missing = [(a.sha256, a.sha256) for a, _, lacking in work if stage in lacking]
+            have = alive - len(missing)
+            self._stage(level.recipe.kind, stage.name, "asset", missing, have, "tracks")
+        waiting = {asset.sha256 for asset, _, _ in work}
+        self.waiting += len(waiting)
+        for row, asset in enumerate(level.assets):
+            if asset.sha256 in waiting:
+                level.asset_decisions.alive[row] = False
+        level.after_decode()
+
+    def _cut(self, level: Level) -> None:
+        kind = level.recipe.kind
+        packer = Packer(self.workspace, level)
+        missing = packer.missing()
+        cut = self.ledger.units(level.passes.facts_folder(packer.stage.name))
+        lost = sum(clip.id in cut for clip in missing)
+        units = [(clip.id, clip.asset) for clip in missing if clip.id not in cut]
+        stage = packer.stage.name
+        why = self.reasons.of(stage, f"ledger/facts/{stage}", self.parts[stage], units)
+        if lost:
+            why[FILE_GONE] = lost
+        self._note(str(kind), stage, "clip", len(missing), len(packer.clips) - len(missing), why)
+        failed = {clip.id for clip in packer.clips} - {c.id for c in missing} - self._cut_well(level)
+        wanted = {(c.id, packer.keys[c.id]) for c in packer.clips if c.id not in failed}
+        same = not missing and wanted == set(packer.existing)
+        waits = bool(np.any(~level.asset_decisions.alive)) and self.waiting
+        self.shards[str(kind)] = "unchanged" if same and not waits else "written"
+
+    def _cut_well(self, level: Level) -> set[str]:
+        table = self.ledger.table(level.passes.facts_folder(level.recipe.stages[-1].name))
+        return set(table.filter(table["cause"].is_null())["unit"].to_pylist()) if table else set()

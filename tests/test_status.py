@@ -1,0 +1,20 @@
+"""`reelmill status` reads what runs wrote."""
+
+import json
+
+from typer.testing import CliRunner
+
+from reelmill.cli import app
+from reelmill.datasets.workspace import open_workspace
+from tests.reports.planted_run import plant
+
+
+def test_a_run_is_listed_with_its_counts(tmp_path):
+    workspace = open_workspace(tmp_path / "w")
+    planted = plant(workspace.runs / "one", clips=40, previews=1)
+    result = CliRunner().invoke(app, ["status", "-w", str(workspace.root), "--json"])
+    assert result.exit_code == 0, result.output
+    (run,) = json.loads(result.stdout.strip().splitlines()[-1])["runs"]
+    clips = planted.report.totals.clips
+    assert run["clips"]["in"] == clips.into.count
+    assert run["clips"]["kept"] == clips.kept.count
