@@ -83,7 +83,8 @@ def account(curation: Curation) -> CurateResult:
 def _report(
     curation: Curation, levels: Sequence[Level]
 ) -> tuple[RunReport, tuple[Count, Count, Count]]:
-    gallery = Gallery(curation.workspace, curation.workspace.runs / curation.run)
+    folder = curation.workspace.runs / curation.run
+    gallery = Gallery(curation.workspace, folder, curation.workers)
     ingest = _ingest_stage(curation)
     stages = [ingest]
     clips = Tally()

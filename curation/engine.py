@@ -13,24 +13,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reelmill.curation.account import account, run_id
 from reelmill.curation.key_record import save_components
 from reelmill.curation.keys import decode_components, key_of, stage_components
-from reelmill.curation.level import DECODE, Level, group
+from reelmill.curation.level import Level, group
 from reelmill.curation.materialise import Materialised, Packer
+from reelmill.curation.measure import DECODE, LazyMedia, close_session
 from reelmill.curation.media_table import info_from
 from reelmill.curation.models.weights import Weights
-from reelmill.curation.passes import Advance, LazyMedia, Passes
+from reelmill.curation.passes import Advance, Passes
 from reelmill.curation.recipe import Recipe, check, load_yaml, override
 from reelmill.curation.recipes import KNOWN, audio, image, video
 from reelmill.curation.removals import removed_assets
 from reelmill.curation.result import CurateResult
 from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
+from reelmill.curation.workers import Limits, Workers
 from reelmill.datasets.ledger import Ledger
-from reelmill.datasets.manifest import Manifest, build_manifest, find_files
+from reelmill.datasets.manifest import (
+    Manifest,
+    build_manifest,
+    find_files,
+    printable,
+    read_hashes,
+)
 from reelmill.datasets.sample import Asset, Kind, Outcome, Verdict
 from reelmill.datasets.workspace import Workspace, open_workspace
 from reelmill.errors import MediaError, RecipeError, UsageError, WeightsError
@@ -45,7 +54,8 @@ class CurateOptions:
     """What to curate, how and into which workspace.
 
     recipe: video, image, audio, or a YAML file; None sends each file to the recipe of its kind.
-    max_failed: failure budget, a share from 0 to 1; None takes the recipe's.
+    max_failed: failure budget, a share from 0 to 1; None takes the recipe's. workers: processes
+    that open media, None for one a core; 0 opens them in this process (reelmill.curation.workers).
     """
 
     sources: tuple[str, ...]
@@ -56,6 +66,8 @@ class CurateOptions:
     allow_missing: bool = False
     measure_all: bool = False
     max_failed: float | None = None
+    workers: int | None = None
+    limits: Limits = field(default_factory=Limits)
     command: str = ""
 
 
@@ -105,6 +117,7 @@ class Curation:
         if options.max_failed is not None and not 0 <= options.max_failed <= 1:
             raise UsageError(f"--max-failed is {options.max_failed}; it must be from 0 to 1.")
         self.recipes = resolve(options)
+        self.workers = Workers(options.workers, options.limits)
         self.weights = Weights(options.weights)
         self.absent = self._check_weights()
         self.files = find_files(options.sources, skip=options.workspace)
@@ -140,13 +153,16 @@ class Curation:
 
     def steps(self) -> Iterator[Step]:
         """Steps in order. Each must have run before the next is asked for."""
-        with self.workspace.lock():
+        with self.workspace.lock(), self.workers, _models():
             yield from self._steps()
 
     def _steps(self) -> Iterator[Step]:
         holder: list[Manifest] = []
+        known = read_hashes(self.workspace)
 
         def hash_files(advance: Advance) -> int:
+            if any(printable(file) not in known for file in self.files):
+                self.workers.warm_up()
             holder.append(build_manifest(self.files, self.workspace, advance))
             return len(self.files)
 
@@ -161,13 +177,13 @@ class Curation:
         for of_stage in ({DECODE: decode_components()}, *parts.values()):
             for name, part in of_stage.items():
                 save_components(self.workspace, name, key_of(part), part)
-        probing = self.probing = Passes(self.ledger, {}, key_of(decode_components()))
+        probing = self.probing = Passes(self.ledger, {}, key_of(decode_components()), self.workers)
         have = self.ledger.units(probing.media_folder) | removed_assets(self.workspace)
         new = [a for a in self.ingest.manifest.assets if a.sha256 not in have]
         yield from self._groups("probe", new, ASSETS_A_GROUP, probing.probe)
         for kind, assets, infos in self._sort(probing):
             keys = {name: key_of(part) for name, part in parts[kind].items()}
-            passes = Passes(self.ledger, keys, probing.decode_key)
+            passes = Passes(self.ledger, keys, probing.decode_key, self.workers)
             passes.transient = probing.transient
             self.levels[kind] = Level(self.recipes[kind], passes, assets, infos)
         for level in self.levels.values():
@@ -301,6 +317,15 @@ class Curation:
         if self._result is None:
             raise RuntimeError("the run's steps have not all been run")
         return self._result
+
+
+@contextmanager
+def _models() -> Iterator[None]:
+    """Without workers, stages load their models in this process; a run leaves none behind."""
+    try:
+        yield
+    finally:
+        close_session()
 
 
 def resolve(options: CurateOptions) -> dict[Kind, Recipe]:

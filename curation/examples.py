@@ -16,11 +16,13 @@ import numpy as np
 
 from reelmill.curation.level import Level
 from reelmill.curation.policy import Decisions
-from reelmill.curation.preview import make_preview
+from reelmill.curation.preview import Preview, find_preview, make_preview
 from reelmill.curation.stage import Bound, Stage
 from reelmill.curation.units import STATUS
+from reelmill.curation.workers import Lost, Workers
 from reelmill.datasets.manifest import printable
-from reelmill.datasets.sample import KEPT, Outcome, Status
+from reelmill.datasets.media.decode import MediaInfo
+from reelmill.datasets.sample import KEPT, Clip, Outcome, Status
 from reelmill.datasets.workspace import Workspace, writing
 from reelmill.reports import schema
 
@@ -34,6 +36,7 @@ class Gallery:
 
     workspace: Workspace
     run: Path
+    workers: Workers
     made: dict[str, schema.Preview] = field(default_factory=dict)
 
     def examples(
@@ -83,11 +86,20 @@ class Gallery:
             if len(self.made) >= PREVIEWS or (clip.end_frame <= clip.start_frame):
                 return schema.Preview()
             path = Path(level.by_id[clip.asset].path)
-            preview = make_preview(self.workspace.previews, path, level.infos[clip.asset], clip)
+            preview = self._make(path, level.infos[clip.asset], clip)
             self.made[clip.id] = schema.Preview(
                 poster=self._bring(preview.poster), player=self._bring(preview.player)
             )
         return self.made[clip.id]
+
+    def _make(self, path: Path, info: MediaInfo, clip: Clip) -> Preview:
+        made_before = find_preview(self.workspace.previews, clip)
+        if made_before is not None:
+            return made_before
+        item = (self.workspace.previews, path, info, clip)
+        name = f"preview of clip {clip.id} from {path}"
+        made = next(iter(self.workers.map(make_preview, [item], name=lambda i: name)))
+        return Preview() if isinstance(made, Lost) else made
 
     def _bring(self, file: Path | None) -> str | None:
         """Puts a preview into the run's folder, which must be complete in itself."""

@@ -13,8 +13,9 @@ from fractions import Fraction
 import numpy as np
 
 from reelmill.curation.keys import KEY_CHARS, digest
+from reelmill.curation.measure import DECODE, MediaStage, naming
 from reelmill.curation.media_table import CLIPS, clip_row, clips_from, whole_clip
-from reelmill.curation.passes import Clock, MediaStage, Passes, naming
+from reelmill.curation.passes import Clock, Passes
 from reelmill.curation.policy import Decisions
 from reelmill.curation.recipe import Recipe
 from reelmill.curation.stage import (
@@ -30,8 +31,6 @@ from reelmill.datasets.ledger import Batch, TrackReader, rows_table
 from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Asset, Clip, Outcome, Verdict
 from reelmill.errors import MediaError
-
-DECODE = "decode"
 
 
 @dataclass

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from reelmill.curation.cut import SUFFIX, cut, cut_key
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.level import Level
-from reelmill.curation.passes import Advance, naming
-from reelmill.curation.units import MEASURED, STATUS, facts_schema, failed_row
-from reelmill.datasets.ledger import Batch, rows_table
+from reelmill.curation.measure import Found, naming
+from reelmill.curation.passes import Advance
+from reelmill.curation.units import MEASURED, STATUS, facts_schema
 from reelmill.datasets.manifest import caption_file, printable
+from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Clip
 from reelmill.datasets.shards import (
     ShardInfo,
@@ -34,6 +35,7 @@ from reelmill.datasets.workspace import Workspace
 from reelmill.errors import MediaError, ReelmillError
 
 MAX_CAPTION_BYTES = 64 << 10
+CUT_PATIENCE = 60.0  # seconds for a second of clip: large pictures on a slow core
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,32 @@ class Materialised:
     manifest: tuple[ShardInfo, ...]
     cut: int
     written: int
+
+
+def cut_file(path: Path, info: MediaInfo, clip: Clip, final: Path, stage: Cut) -> Found:
+    """Cuts one clip: the file, there whole or not at all, and a row of the stage's facts."""
+    found = Found()
+    part = final.with_name(f"part-{final.name}")
+    try:
+        with found.timing(stage.name), naming(stage.name, str(path)):
+            written = cut(path, info, clip, part, stage.settings)
+            part.replace(final)
+    except MediaError as error:
+        found.fail(clip.id, error)
+        return found
+    proven = asdict(written)
+    del proven["path"]
+    found.rows.append(
+        {
+            "unit": clip.id,
+            "cut_frames": written.frames,
+            "cut_samples": written.samples,
+            "av_offset_ms": written.av_offset_ms,
+            "cut_bytes": written.bytes,
+            "cut": json.dumps(proven, sort_keys=True, default=str),
+        }
+    )
+    return found
 
 
 class Packer:
@@ -89,42 +117,23 @@ class Packer:
 
     def cut(self, clips: Sequence[Clip], advance: Advance) -> None:
         """Cuts a group of clips and commits what was found."""
-        passes = self.level.passes
-        rows: list[dict[str, object]] = []
         self.workspace.cuts.mkdir(exist_ok=True)
-        try:
-            for clip in clips:
-                path = Path(self.level.by_id[clip.asset].path)
-                try:
-                    with passes.clock.of(self.stage.name), naming(self.stage.name, str(path)):
-                        rows.append(self._cut_one(path, clip))
-                except MediaError as error:
-                    if error.cause == "transient":
-                        passes.transient[self.stage.name, clip.id] = str(error)
-                    else:
-                        rows.append(failed_row(clip.id, error.cause, str(error)))
+        passes, by_id = self.level.passes, self.level.by_id
+        found = passes.workers.map(
+            cut_file,
+            [
+                (Path(by_id[c.asset].path), self.level.infos[c.asset], c, self._file(c), self.stage)
+                for c in clips
+            ],
+            name=lambda i: f"cut of clip {clips[i].id} from {by_id[clips[i].asset].path}",
+            patience=lambda i: CUT_PATIENCE * clips[i].seconds,
+        )
+        with passes.committing(self._facts_folder, facts_schema(self.stage)) as batch:
+            for clip, one in zip(clips, found, strict=True):
+                rows = passes.note(self.stage.name, clip.id, one, batch)
+                self.cut_now += any(row.get("cut") is not None for row in rows)
+                batch.rows += rows
                 advance(1)
-        finally:
-            batch = Batch()
-            batch.add(self._facts_folder, rows_table(rows, facts_schema(self.stage)))
-            passes.ledger.commit(batch)
-
-    def _cut_one(self, path: Path, clip: Clip) -> dict[str, object]:
-        final = self._file(clip)
-        part = final.with_name(f"part-{final.name}")
-        found = cut(path, self.level.infos[clip.asset], clip, part, self.settings)
-        part.replace(final)
-        self.cut_now += 1
-        proven = asdict(found)
-        del proven["path"]
-        return {
-            "unit": clip.id,
-            "cut_frames": found.frames,
-            "cut_samples": found.samples,
-            "av_offset_ms": found.av_offset_ms,
-            "cut_bytes": found.bytes,
-            "cut": json.dumps(proven, sort_keys=True, default=str),
-        }
 
     def pack(self, advance: Advance) -> Materialised:
         """Decides the cut, writes the shard set of what survived, then lets go of the cuts."""

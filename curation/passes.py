@@ -1,56 +1,45 @@
 """The passes that touch media: probe, whole-file stages, the one shared decode, clip stages.
 
-Each pass takes a group of assets or clips, measures what the ledger does not have yet and commits
-it. A file that cannot be read is an outcome; a stage that breaks is a defect, and stops the run
-with its name and the file's.
+Each pass takes a group of assets or clips, has workers measure what the ledger does not have yet
+(reelmill.curation.measure) and commits it, in the order of the group.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
 
-from reelmill.curation.media_table import DECODED, MEDIA, info_text, summary_tracks
-from reelmill.curation.stage import (
-    AssetStage,
-    AudioAnalyser,
-    AudioStage,
-    ClipMedia,
-    ClipStage,
-    Facts,
-    FrameAnalyser,
-    FrameStage,
-    Stage,
-    WeightsStore,
+from reelmill.curation.measure import (
+    DECODE,
+    Found,
+    LazyMedia,
+    MediaStage,
+    decode_file,
+    measure_clips,
+    measure_file,
+    probe_file,
 )
-from reelmill.curation.units import facts_row, facts_schema, failed_row
-from reelmill.datasets.ledger import Batch, Ledger, rows_table, tracks_table
-from reelmill.datasets.media.container import NotMedia
-from reelmill.datasets.media.decode import (
-    AudioBlock,
-    Frame,
-    MediaInfo,
-    clip_audio,
-    clip_frames,
-    decode,
-    probe,
-)
-from reelmill.datasets.sample import Asset, Clip
-from reelmill.errors import MediaError, ReelmillError
+from reelmill.curation.media_table import DECODED, MEDIA
+from reelmill.curation.stage import AssetStage, ClipStage, Stage, WeightsStore
+from reelmill.curation.units import facts_schema
+from reelmill.curation.workers import Lost, Workers, machine_memory
+from reelmill.datasets.ledger import Batch, Ledger, rows_table
+from reelmill.datasets.media.decode import MediaInfo
+from reelmill.datasets.sample import Asset
+from reelmill.errors import MediaError
 
 Advance = Callable[[int], None]
-MediaStage = FrameStage | AudioStage
+READ_BYTES_S = 10e6  # a file that is read in silence gets a second more for each so many bytes
+CLIP_PATIENCE = 20.0  # seconds for a second of clip: a large model on a slow core
 
 
 @dataclass
 class Clock:
-    """Seconds of wall time spent in each stage, over a run."""
+    """Seconds of work in each stage, over a run; workers' seconds are added up."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -66,21 +55,6 @@ class Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-@contextmanager
-def naming(stage: str, path: str) -> Iterator[None]:
-    """Lets MediaError through; any other error of a stage stops the run, named."""
-    try:
-        yield
-    except (ReelmillError, MemoryError):
-        raise
-    except Exception as error:
-        raise ReelmillError(
-            f"stage {stage} broke on {path}: {type(error).__name__}: {error}. This is a defect of "
-            "the stage, not of the file. What was measured before it is committed; leave the stage "
-            "out of the recipe or mend it, then run again."
-        ) from error
-
-
 @dataclass
 class Passes:
     """The passes of one run. transient: failures of this run that the next one tries again."""
@@ -88,6 +62,7 @@ class Passes:
     ledger: Ledger
     keys: Mapping[str, str]
     decode_key: str
+    workers: Workers = field(default_factory=lambda: Workers(0))
     clock: Clock = field(default_factory=Clock)
     transient: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -95,7 +70,7 @@ class Passes:
         return f"ledger/facts/{stage}/{self.keys[stage]}"
 
     def tracks_folder(self, stage: str) -> str:
-        return f"tracks/{stage}/{self.keys[stage]}"
+        return f"tracks/{stage}/{self.keys[stage]}" if stage != DECODE else self.decode_tracks
 
     @property
     def media_folder(self) -> str:
@@ -107,56 +82,37 @@ class Passes:
 
     @property
     def decode_tracks(self) -> str:
-        return f"tracks/decode/{self.decode_key}"
+        return f"tracks/{DECODE}/{self.decode_key}"
 
     def probe(self, assets: Sequence[Asset], advance: Advance) -> None:
         """Finds out what each file holds."""
-        rows = []
-        for asset in assets:
-            row: dict[str, object] = {"unit": asset.sha256, "not_media": False}
-            try:
-                with self.clock.of("Ingest"), naming("Ingest", asset.path):
-                    row["info"] = info_text(probe(Path(asset.path)))
-            except NotMedia as error:
-                row |= {"not_media": True, "message": str(error)}
-            except MediaError as error:
-                if error.cause == "transient":
-                    self.transient["Ingest", asset.sha256] = str(error)
-                    continue
-                row |= {"cause": error.cause, "message": str(error)}
-            rows.append(row)
-            advance(1)
-        batch = Batch()
-        batch.add(self.media_folder, rows_table(rows, MEDIA))
-        self.ledger.commit(batch)
+        found = self.workers.map(
+            probe_file,
+            [(asset,) for asset in assets],
+            name=lambda i: assets[i].path,
+            patience=lambda i: assets[i].bytes / READ_BYTES_S,
+        )
+        with self.committing(self.media_folder, MEDIA) as batch:
+            for asset, one in zip(assets, found, strict=True):
+                rows = self.note("Ingest", asset.sha256, one, batch)
+                batch.rows += [{"not_media": False} | row for row in rows]
+                advance(1)
 
     def whole_files(
         self, stage: AssetStage, assets: Sequence[tuple[Asset, MediaInfo]], advance: Advance
     ) -> None:
         """One AssetStage over assets."""
-        rows = []
-        for asset, info in assets:
-            with self.clock.of(stage.name):
-                measure = partial(stage.measure, Path(asset.path), info)
-                row = self._try(stage, asset.sha256, asset.path, measure)
-            if row is not None:
-                rows.append(row)
-            advance(1)
-        batch = Batch()
-        batch.add(self.facts_folder(stage.name), rows_table(rows, facts_schema(stage)))
-        self.ledger.commit(batch)
-
-    def _try(
-        self, stage: Stage, unit: str, path: str, measure: Callable[[], Facts]
-    ) -> dict[str, object] | None:
-        try:
-            with naming(stage.name, path):
-                return facts_row(unit, stage, measure())
-        except MediaError as error:
-            if error.cause == "transient":
-                self.transient[stage.name, unit] = str(error)
-                return None
-            return failed_row(unit, error.cause, str(error))
+        found = self.workers.map(
+            measure_file,
+            [(stage, asset, info) for asset, info in assets],
+            name=lambda i: f"stage {stage.name} on {assets[i][0].path}",
+            patience=lambda i: assets[i][0].bytes / READ_BYTES_S,
+            most=self._most(stage),
+        )
+        with self.committing(self.facts_folder(stage.name), facts_schema(stage)) as batch:
+            for (asset, _), one in zip(assets, found, strict=True):
+                batch.rows += self.note(stage.name, asset.sha256, one, batch)
+                advance(1)
 
     def shared_decode(
         self,
@@ -164,128 +120,72 @@ class Passes:
         advance: Advance,
     ) -> None:
         """Decodes each asset once for the stages that lack its tracks, and commits the group."""
-        batch = Batch()
-        try:
-            for asset, info, stages in assets:
-                self._decode_one(asset, info, stages, batch)
+        found = self.workers.map(decode_file, assets, name=lambda i: assets[i][0].path)
+        with self.committing(self.decoded_folder, DECODED) as batch:
+            for (asset, _, _), one in zip(assets, found, strict=True):
+                batch.rows += self.note(DECODE, asset.sha256, one, batch)
                 advance(1)
-        finally:
-            self.ledger.commit(batch)
-
-    def _decode_one(
-        self, asset: Asset, info: MediaInfo, stages: Sequence[MediaStage], batch: Batch
-    ) -> None:
-        frame_stages = [(s, s.open(info)) for s in stages if isinstance(s, FrameStage)]
-        audio_stages = [(s, s.open(info)) for s in stages if isinstance(s, AudioStage)]
-        spent = dict.fromkeys((s.name for s in stages), 0)
-        now = time.perf_counter_ns
-
-        def on_frame(frame: Frame) -> None:
-            for stage, analyser in frame_stages:
-                start = now()
-                with naming(stage.name, asset.path):
-                    analyser.frame(frame)
-                spent[stage.name] += now() - start
-
-        def on_audio(block: AudioBlock) -> None:
-            for stage, analyser in audio_stages:
-                start = now()
-                with naming(stage.name, asset.path):
-                    analyser.block(block)
-                spent[stage.name] += now() - start
-
-        row: dict[str, object] = {"unit": asset.sha256}
-        begin = now()
-        try:
-            with naming("decode", asset.path):
-                summary = decode(
-                    Path(asset.path),
-                    info,
-                    on_frame=on_frame if frame_stages or info.video else None,
-                    on_audio=on_audio if audio_stages or info.audio else None,
-                )
-        except MediaError as error:
-            if error.cause == "transient":
-                self.transient["decode", asset.sha256] = str(error)
-                return
-            row |= {"cause": error.cause, "message": str(error)}
-        else:
-            batch.add(self.decode_tracks, tracks_table(asset.sha256, summary_tracks(summary)))
-            analysers: list[tuple[MediaStage, FrameAnalyser | AudioAnalyser]]
-            analysers = [*frame_stages, *audio_stages]
-            for stage, analyser in analysers:
-                with naming(stage.name, asset.path):
-                    tracks = analyser.finish(summary)
-                    batch.add(self.tracks_folder(stage.name), tracks_table(asset.sha256, tracks))
-        batch.add(self.decoded_folder, rows_table([row], DECODED))
-        for name, nanoseconds in spent.items():
-            self.clock.add(name, nanoseconds / 1e9)
-        self.clock.add("decode", (now() - begin - sum(spent.values())) / 1e9)
 
     def clips(
         self, stage: ClipStage, media: Sequence[LazyMedia], weights: WeightsStore, advance: Advance
     ) -> None:
         """One ClipStage over clips, in batches; commits the group."""
-        rows: list[dict[str, object]] = []
-        with self.clock.of(stage.name), stage.session(weights) as measure:
-            for start in range(0, len(media), stage.batch_size):
-                group = media[start : start + stage.batch_size]
-                rows += self._batch(stage, group, measure)
+        size = stage.batch_size
+        groups = [media[start : start + size] for start in range(0, len(media), size)]
+        with self.committing(self.facts_folder(stage.name), facts_schema(stage)) as batch:
+            for group, one in zip(groups, self._clips(stage, weights, groups), strict=True):
+                each: Iterable[Found | Lost] = [one]
+                if isinstance(one, Lost) and len(group) > 1:  # one of them is at fault
+                    each = self._clips(stage, weights, [[item] for item in group])
+                for item, result in zip(group, each, strict=False):
+                    batch.rows += self.note(stage.name, item.clip.id, result, batch)
                 advance(len(group))
-                for item in group:
-                    item.forget()
-        batch = Batch()
-        batch.add(self.facts_folder(stage.name), rows_table(rows, facts_schema(stage)))
-        self.ledger.commit(batch)
 
-    def _batch(
-        self,
-        stage: ClipStage,
-        group: Sequence[LazyMedia],
-        measure: Callable[[Sequence[ClipMedia]], list[Facts]],
-    ) -> list[dict[str, object]]:
+    def _clips(
+        self, stage: ClipStage, weights: WeightsStore, groups: Sequence[Sequence[LazyMedia]]
+    ) -> Iterator[Found | Lost]:
+        return self.workers.map(
+            measure_clips,
+            [(stage, weights, group) for group in groups],
+            name=lambda i: f"stage {stage.name} on clip {groups[i][0].clip.id}",
+            patience=lambda i: CLIP_PATIENCE * sum(item.clip.seconds for item in groups[i]),
+            most=self._most(stage),
+        )
+
+    def _most(self, stage: Stage) -> int:
+        """Workers that a stage may have at a time: one for a GPU, or as many as memory holds."""
+        needs = stage.resources
+        return 1 if needs.gpus else max(1, int(machine_memory() / (needs.memory_gb * 1e9)))
+
+    def note(
+        self, stage: str, unit: str, found: Found | Lost, batch: Gathered
+    ) -> Iterable[dict[str, object]]:
+        """Takes in what a worker found of a unit: its tracks, time, failures. Returns its rows."""
+        if isinstance(found, Lost):
+            lost, found = found, Found()
+            found.fail(unit, MediaError(lost.message, cause=lost.cause))
+        for name, tracks in found.tracks.items():
+            batch.tables.add(self.tracks_folder(name), tracks)
+        for name, seconds in found.seconds.items():
+            self.clock.add(name, seconds)
+        for failed, message in found.transient.items():
+            self.transient[stage, failed] = message
+        return found.rows
+
+    @contextmanager
+    def committing(self, folder: str, schema: pa.Schema) -> Iterator[Gathered]:
+        """Commits what was gathered, also when the group is interrupted."""
+        batch = Gathered()
         try:
-            names = ", ".join(item.clip.id for item in group)
-            with naming(stage.name, f"clips {names}"):
-                found = measure(group)
-                return [facts_row(m.clip.id, stage, f) for m, f in zip(group, found, strict=True)]
-        except MediaError as error:
-            if len(group) > 1:
-                return [row for item in group for row in self._batch(stage, [item], measure)]
-            unit = group[0].clip.id
-            if error.cause == "transient":
-                self.transient[stage.name, unit] = str(error)
-                return []
-            return [failed_row(unit, error.cause, str(error))]
+            yield batch
+        finally:
+            batch.tables.add(folder, rows_table(batch.rows, schema))
+            self.ledger.commit(batch.tables)
 
 
 @dataclass
-class LazyMedia:
-    """A clip whose media are decoded when asked for, and forgotten after its batch."""
+class Gathered:
+    """Rows of one table and other tables, on their way into one commit."""
 
-    clip: Clip
-    info: MediaInfo
-    facts: Facts
-    path: Path
-
-    @cached_property
-    def _audio(self) -> dict[int, np.ndarray]:
-        return {}
-
-    @cached_property
-    def _frames(self) -> dict[tuple[float, int], np.ndarray]:
-        return {}
-
-    def audio(self, rate: int) -> np.ndarray:
-        if rate not in self._audio:
-            self._audio[rate] = clip_audio(self.path, self.info, self.clip, rate)
-        return self._audio[rate]
-
-    def frames(self, fps: float, height: int) -> np.ndarray:
-        if (fps, height) not in self._frames:
-            self._frames[fps, height] = clip_frames(self.path, self.info, self.clip, fps, height)
-        return self._frames[fps, height]
-
-    def forget(self) -> None:
-        self._audio.clear()
-        self._frames.clear()
+    rows: list[dict[str, object]] = field(default_factory=list)
+    tables: Batch = field(default_factory=Batch)

@@ -36,17 +36,29 @@ def make_preview(folder: Path, path: Path, info: MediaInfo, clip: Clip) -> Previ
 
     A clip that will not decode has none: its card says why.
     """
-    suffix = {Kind.VIDEO: ".mp4", Kind.AUDIO: ".m4a", Kind.IMAGE: ".jpg"}[clip.kind]
-    poster, player = folder / f"{clip.id}.jpg", folder / f"{clip.id}{suffix}"
+    poster, player = _files(folder, clip)
     try:
         if not player.exists():
             _make(poster, player, path, info, clip)
     except (MediaError, ValueError):
         return Preview()
+    return find_preview(folder, clip) or Preview()
+
+
+def find_preview(folder: Path, clip: Clip) -> Preview | None:
+    """The preview of a clip that was made before, or None."""
+    poster, player = _files(folder, clip)
+    if not player.exists():
+        return None
     return Preview(
         poster if clip.kind != Kind.AUDIO and poster.exists() else None,
         player if clip.kind != Kind.IMAGE else None,
     )
+
+
+def _files(folder: Path, clip: Clip) -> tuple[Path, Path]:
+    suffix = {Kind.VIDEO: ".mp4", Kind.AUDIO: ".m4a", Kind.IMAGE: ".jpg"}[clip.kind]
+    return folder / f"{clip.id}.jpg", folder / f"{clip.id}{suffix}"
 
 
 def _make(poster: Path, player: Path, path: Path, info: MediaInfo, clip: Clip) -> None:

@@ -1,6 +1,6 @@
 """Assets that someone asked to be removed. Only their digests are kept, so that they stay away.
 
-    ledger/removed/<sha256>    an empty file for each
+ledger/removed/<sha256>    an empty file for each
 """
 
 from __future__ import annotations

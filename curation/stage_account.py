@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from reelmill.curation.examples import Gallery
-from reelmill.curation.level import DECODE, Level
+from reelmill.curation.level import Level
+from reelmill.curation.measure import DECODE
 from reelmill.curation.policy import Decisions
 from reelmill.curation.stage import Bound, Segmenter, Stage
 from reelmill.curation.units import MEASURED, NOT_APPLICABLE, NOT_MEASURED, Column

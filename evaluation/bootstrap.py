@@ -13,14 +13,14 @@ import numpy as np
 
 DRAWS = 2000
 LEVEL = 0.95
-FEWEST = 3  # prompts: with fewer, what is drawn says nothing
+FEWEST = 5  # prompts: with fewer, intervals are too wide to say anything
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A mean over prompts, and the interval that holds its true value at `LEVEL`.
 
-    low and high are None where there are fewer than three prompts. prompts, clips: how many.
+    low and high are None where there are fewer than five prompts. prompts, clips: how many.
     """
 
     mean: float

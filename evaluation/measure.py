@@ -84,7 +84,8 @@ def measure(
 
     A clip is measured again only if its bytes, its prompt, its transcript or text, a metric's
     version or a metric's field changed. One that cannot be read is `failed` in every metric, and
-    its neighbours are not harmed; so is one that kills its process twice.
+    its neighbours are not harmed; so is one that kills its process twice. Failures that may pass
+    (a file that is gone, a process that died) are tried again by the next call.
     Raises UsageError for no metric or no worker, WorkspaceError when the disk refuses or another
     process writes the same folder.
     """
@@ -101,8 +102,9 @@ def measure(
                 log.write(b"\n")  # ends a line that was torn; empty lines are skipped
             for job, rows in _run(todo, workers):
                 done[job.key] = rows
-                log.write(json.dumps({"key": job.key, "rows": rows}).encode() + b"\n")
-                log.flush()
+                if not isinstance(rows, _Passing):
+                    log.write(json.dumps({"key": job.key, "rows": rows}).encode() + b"\n")
+                    log.flush()
                 count += 1
                 progress(count, len(todo))
             os.fsync(log.fileno())
@@ -119,6 +121,10 @@ def measure(
 
 
 Row = tuple[str, float | None, str, str]  # metric, value, status, why
+
+
+class _Passing(list[Row]):
+    """Failures that may pass: they count now, and are not kept."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ def _rows_of(job: _Job) -> list[Row]:
     """All metrics of one clip; runs in a worker."""
     cv2.setNumThreads(1)
     if job.failure:
-        return _failed(job, job.failure)
+        return _Passing(_failed(job, job.failure))
     try:
         clip = read_clip(
             Path(job.entry.path),
@@ -164,7 +170,8 @@ def _rows_of(job: _Job) -> list[Row]:
             seen_text=job.entry.text,
         )
     except MediaError as error:
-        return _failed(job, str(error))
+        failed = _failed(job, str(error))
+        return _Passing(failed) if error.cause == "transient" else failed
     rows: list[Row] = []
     for metric in job.metrics:
         value = metric.measure(clip)
@@ -207,16 +214,27 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, list[Row]]]
                     yield job, future.result()
                 except BrokenProcessPool:
                     suspects.append(job)
-    for job in suspects:  # one at a time, so that the one that kills is found
+    yield from _one_by_one(suspects)
+
+
+def _one_by_one(jobs: Sequence[_Job]) -> Iterator[tuple[_Job, list[Row]]]:
+    """So that the one that kills its process is found."""
+    rest = list(jobs)
+    while rest:
         with _pool(1) as pool:
-            try:
-                yield job, pool.submit(_rows_of, job).result()
-            except BrokenProcessPool:
-                yield job, _failed(job, "its process died while measuring it")
+            while rest:
+                job = rest.pop(0)
+                try:
+                    yield job, pool.submit(_rows_of, job).result()
+                except BrokenProcessPool:
+                    yield job, _Passing(_failed(job, "its process died while measuring it"))
+                    break
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imports once, not once a process
+    return ProcessPoolExecutor(workers, mp_context=context)
 
 
 @contextmanager

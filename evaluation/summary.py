@@ -58,7 +58,7 @@ class Comparison:
 
     difference: of `first` less `second`, in the metric's unit. verdict: the better of the two, if
     the interval of their difference in goodness leaves out 0; `tied` if it holds 0; `unclear` with
-    fewer than three common prompts; `no direction` for a metric that ranks nothing.
+    fewer than five common prompts; `no direction` for a metric that ranks nothing.
     """
 
     first: str

@@ -44,6 +44,9 @@ def curate(
     max_failed: Annotated[
         float | None, Field(ge=0, le=1, description="Failure budget; empty: the recipe's.")
     ] = None,
+    workers: Annotated[
+        int | None, Field(ge=0, description="Processes that open media; empty: one a core.")
+    ] = None,
 ) -> CurateResult:
     """Measures, decides, cuts what is kept, writes shards and a report.
 
@@ -59,6 +62,7 @@ def curate(
         allow_missing=allow_missing,
         measure_all=measure_all,
         max_failed=max_failed,
+        workers=workers,
         command="flow curate",
     )
     curation = Curation(options)

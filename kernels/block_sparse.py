@@ -164,9 +164,7 @@ def block_sparse_backward(
 
 
 @block_sparse_backward.register_fake
-def _(
-    do, q, k, v, o, lse, index, count, q_offsets, kv_offsets, q_max, kv_max, scale, backend
-):
+def _(do, q, k, v, o, lse, index, count, q_offsets, kv_offsets, q_max, kv_max, scale, backend):
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 

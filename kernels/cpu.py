@@ -66,9 +66,7 @@ def backward(
             rowsum = (do[b, :, h].to(work) * o[b, :, h]).sum(-1, keepdim=True)
             plan.q.fill(delta, rowsum)
             lists = blocks.index[b, h], blocks.count[b, h]
-            _head_grad(
-                grad, queries, keys, values, delta, total, *lists, plan, room, (gq, gk, gv)
-            )
+            _head_grad(grad, queries, keys, values, delta, total, *lists, plan, room, (gq, gk, gv))
             dq[b, :, h] = plan.q.tokens(gq.mul_(blocks.scale))
             dk[b, :, h], dv[b, :, h] = plan.kv.tokens(gk), plan.kv.tokens(gv)
     return dq, dk, dv

@@ -77,7 +77,8 @@ def _flash(name: str, lowest: tuple[int, int], highest: tuple[int, int]) -> Call
             return f"does not run on compute capability {case.capability}"
         if case.dtype not in HALF:
             return f"takes float16 and bfloat16, not {case.dtype}"
-        return None if case.head_dim <= 256 and case.head_dim % 8 == 0 else "head_dim is no 8 k"
+        fits = case.head_dim <= 256 and case.head_dim % 8 == 0
+        return None if fits else "takes heads of a multiple of 8, up to 256"
 
     return lacks
 
@@ -89,20 +90,21 @@ def _cudnn_lacks(case: Case) -> str | None:
         return "is used from compute capability 9.0 on"
     if case.dtype not in HALF:
         return f"takes float16 and bfloat16, not {case.dtype}"
-    return None if case.head_dim <= 128 and case.head_dim % 8 == 0 else "head_dim is above 128"
+    fits = case.head_dim <= 128 and case.head_dim % 8 == 0
+    return None if fits else "takes heads of a multiple of 8, up to 128"
 
 
 def _triton_lacks(case: Case) -> str | None:
     if not _INSTALLED["triton"]:
         return "triton is not installed"
-    if case.head_dim not in TRITON_HEAD_DIMS and not _INTERPRETED:
-        return f"head_dim is one of {TRITON_HEAD_DIMS}, not {case.head_dim}"
     if _INTERPRETED:
         return None
     if case.device.type != "cuda":
         return "needs a CUDA device (or TRITON_INTERPRET=1, to test)"
     if torch.version.hip is None and case.capability < (8, 0):
         return f"needs compute capability 8.0, not {case.capability}"
+    if case.head_dim not in TRITON_HEAD_DIMS:
+        return f"takes heads of {', '.join(map(str, TRITON_HEAD_DIMS))}, not {case.head_dim}"
     return None if case.dtype in (*HALF, torch.float32) else f"does not take {case.dtype}"
 
 
@@ -188,7 +190,7 @@ def _choose(
     reason = lacks[wanted]
     # The flex reasons on the CPU are about what `auto` should do, not about what can be done.
     if reason is not None and not (wanted == "flex" and case.device.type == "cpu"):
-        raise UsageError(f"The {what} backend {wanted!r} cannot be used here: it {reason}.")
+        raise UsageError(f"The {what} backend {wanted!r} cannot be used here ({reason}).")
     return Choice(wanted, lacks)
 
 

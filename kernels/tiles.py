@@ -9,9 +9,9 @@ it does is per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from itertools import pairwise, product
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import product
 from math import ceil, prod
 from typing import Literal
 
@@ -48,6 +48,8 @@ class TileLayout:
     inv: Tensor = field(repr=False)
     offsets: Tensor = field(repr=False)
     token_tile: Tensor = field(repr=False)
+    _video: TileLayout | None = field(default=None, repr=False)
+    _pairs: TileLayout | None = field(default=None, repr=False)
 
     @property
     def tokens(self) -> int:
@@ -73,33 +75,20 @@ class TileLayout:
     def device(self) -> torch.device:
         return self.offsets.device
 
-    @cached_property
+    @property
     def video(self) -> TileLayout:
         """The layout of the video's tokens alone."""
-        return tile_layout(self.grid, tile=self.tile, device=self.device)
+        return self._video or self
 
-    @cached_property
+    @property
     def pairs(self) -> TileLayout:
         """Two neighbouring tiles as one: 128-row queries that share one list of keys.
 
-        Only for layouts without a prefix.
+        Only for layouts of single tiles without a prefix; raises UsageError for others.
         """
-        if self.prefix_tiles:
+        if self._pairs is None:
             raise UsageError("Tiles are paired among the video's alone: use layout.video.pairs.")
-        starts = list(self.offsets.tolist())
-        bounds = [*starts[:-1:2], starts[-1]]
-        sizes = tuple(b - a for a, b in pairwise(bounds))
-        return TileLayout(
-            self.grid,
-            self.tile,
-            (),
-            (),
-            sizes,
-            self.perm,
-            self.inv,
-            torch.tensor(bounds, dtype=torch.int32, device=self.device),
-            self.token_tile // 2,
-        )
+        return self._pairs
 
     def to_tiles(self, x: Tensor, dim: int = 1) -> Tensor:
         """x with the tokens of its axis `dim` in tile order; they come in raster order."""
@@ -163,7 +152,7 @@ def _layout(grid: Grid, tile: Grid, prefix: tuple[int, ...], device: torch.devic
     inv[perm] = torch.arange(len(perm))
     each = torch.tensor(sizes)
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), each.cumsum(0)])
-    return TileLayout(
+    single = TileLayout(
         grid,
         tile,
         prefix,
@@ -174,6 +163,16 @@ def _layout(grid: Grid, tile: Grid, prefix: tuple[int, ...], device: torch.devic
         offsets.int().to(device),
         torch.repeat_interleave(torch.arange(len(sizes)), each).to(device),
     )
+    if start:
+        return replace(single, _video=_layout(grid, tile, (), device))
+    bounds = torch.cat([offsets[:-1:2], offsets[-1:]])
+    pairs = replace(
+        single,
+        sizes=tuple(bounds.diff().tolist()),
+        offsets=bounds.int().to(device),
+        token_tile=single.token_tile // 2,
+    )
+    return replace(single, _pairs=pairs)
 
 
 def _split(tokens: int) -> list[int]:

@@ -48,9 +48,7 @@ def trial(case: Case, backend: str = "auto") -> Trial:
         run(name, case.dtype),
         run("reference", torch.float64),
     )
-    errors = [
-        float((a.double() - b).norm() / b.norm()) for a, b in zip(first, truth, strict=True)
-    ]
+    errors = [float((a.double() - b).norm() / b.norm()) for a, b in zip(first, truth, strict=True)]
     limit = LIMIT.get(case.dtype, 1e-4)
     repeats = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     # NaN is good for nothing, hence the form of the comparison.

@@ -24,9 +24,10 @@ class TowerConfig:
     dual, single: number of blocks of each kind, in this order. in_ch, out_ch: channels of one
     latent cell as it enters (video: 2C + 1, see conditioning.py) and as it is predicted. patch:
     cells per token along each axis. rope_dims: rotary dimensions of a head for (time, height,
-    width); `rope_split` where empty. rope_theta: 10^4 (Wan), 256 (HunyuanVideo). qk_norm: RMSNorm over all heads at once (`full`: Wan, Ovi) or
-    per head (Flux, HunyuanVideo). adaln: a learned table added to one shared projection of time
-    (`table`: Wan, LTX-2) or a projection in every block (`linear`: Flux, HunyuanVideo).
+    width); `rope_split` where empty. rope_theta: 10^4 (Wan), 256 (HunyuanVideo-1.5). qk_norm:
+    RMSNorm over all heads at once (`full`: Wan, Ovi) or per head (Flux, HunyuanVideo). adaln: a
+    learned table added to one shared projection of time (`table`: Wan, LTX-2) or a projection in
+    every block (`linear`: Flux, HunyuanVideo).
     """
 
     dim: int

@@ -6,7 +6,8 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
@@ -90,14 +91,6 @@ def noise(seeds: Sequence[int], stream: str, shape: Sequence[int]) -> Tensor:
     return torch.stack(samples)
 
 
-def sample(
-    model: MMDiT, text: Text, *, seeds: Sequence[int], **options: Any
-) -> tuple[Tensor | None, Tensor | None]:
-    """Video and audio of `denoise`, which takes the same options."""
-    latents = denoise(model, text, seeds=seeds, **options)
-    return latents.video, latents.audio
-
-
 @torch.no_grad()
 def denoise(
     model: MMDiT,
@@ -156,6 +149,21 @@ def denoise(
     held_video = video.known.to(device) if video is not None and video.held else None
     held_audio = audio.held.to(device) if audio is not None and audio.held is not None else None
     return Latents(z.get("video", held_video), z.get("audio", held_audio), z.get("keyframes"))
+
+
+P = ParamSpec("P")
+
+
+def _pair(run: Callable[P, Latents]) -> Callable[P, tuple[Tensor | None, Tensor | None]]:
+    @wraps(run)
+    def sample(*args: P.args, **options: P.kwargs) -> tuple[Tensor | None, Tensor | None]:
+        latents = run(*args, **options)
+        return latents.video, latents.audio
+
+    return sample
+
+
+sample = _pair(denoise)  # video and audio alone, with the same arguments
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 import json
 
+from tests.reports.planted_run import plant
 from typer.testing import CliRunner
 
 from reelmill.cli import app
 from reelmill.datasets.workspace import open_workspace
-from tests.reports.planted_run import plant
 
 
 def test_a_run_is_listed_with_its_counts(tmp_path):

@@ -38,7 +38,8 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class StageResult:
-    """loss_start, loss_end: held-out, of the EMA weights, on the same noise and times."""
+    """loss_start, loss_end: held-out, of the EMA weights, on tasks (Curriculum.validation), noise
+    and times that are the same in all stages."""
 
     name: str
     steps: int

@@ -31,7 +31,7 @@ from reelmill.model.mmdit import MMDiT, part_of
 from reelmill.training import checkpoint as checkpoints
 from reelmill.training.checkpoint import Checkpoint
 from reelmill.training.config import Progress, StageResult, TrainOptions, TrainResult, silent
-from reelmill.training.curriculum import TrainStage
+from reelmill.training.curriculum import Objective, TrainStage
 from reelmill.training.export import export_model
 from reelmill.training.gate import require_approval
 from reelmill.training.metrics import Meter, MetricsLog
@@ -120,7 +120,9 @@ class StageRun:
     ):
         self.stage, self.options, self.data, self.stop = stage, options, data, stop
         self.folder = options.output / stage.name
-        self.train_loader, self.held_loader = _loaders(stage, options.seed, data)
+        self.validation = options.curriculum.validation
+        self.train_loader = _train_loader(stage, options.seed, data)
+        self.held_out_batches = _held_out_batches(stage, self.validation, data)
         self.constants = {n: torch.from_numpy(a).float() for n, a in data.constants.items()}
         model_config = options.curriculum.model.config(
             data.channels("video"), data.channels("audio"), data.constants["null_text"].shape[1]
@@ -130,6 +132,7 @@ class StageRun:
             "stage": stage.model_dump(mode="json", exclude={"checkpoint_every"}),
             "model": model_config.to_json(),
             "seed": options.seed,
+            "validation": self.validation,
             "latents": data.manifest.digest,
             "codecs": {n: getattr(data.manifest, n) for n in ("video", "audio", "text")},
             "init": init[1] if init else "",
@@ -234,23 +237,19 @@ class StageRun:
         weights = {**dict(self.model.named_buffers()), **self.ema.average}
         by_task: dict[str, float] = {}
         total = 0.0
-        for task in self.stage.tasks:
-            values = []
-            for part in self.held_loader[task]:
-                draws = held_out_draw(part, HELD_OUT_DRAWS)
-                losses = flow_loss(
-                    self.model,
-                    TASKS[task],
-                    part,
-                    draws,
-                    self.stage.objective,
-                    self.constants,
-                    weights=weights,
-                )
-                values.append(losses.total.item())
-            by_task[task] = float(np.mean(values))
-            total += self.stage.tasks[task] * by_task[task]
-        loss = total / sum(self.stage.tasks.values())
+        for task, batch in self.held_out_batches.items():
+            losses = flow_loss(
+                self.model,
+                TASKS[task],
+                batch,
+                held_out_draw(batch, HELD_OUT_DRAWS),
+                Objective(),
+                self.constants,
+                weights=weights,
+            )
+            by_task[task] = losses.total.item()
+            total += self.validation[task] * by_task[task]
+        loss = total / sum(self.validation.values())
         if not math.isfinite(loss):
             raise Diverged(f"held-out loss is {loss} at step {self.step}: lower optim.lr.")
         self.held_out.append((self.step, loss))
@@ -316,27 +315,34 @@ def _load_weights(model: MMDiT, weights: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"these weights are of another model: {error}") from error
 
 
-def _loaders(
-    stage: TrainStage, seed: int, data: LatentDataset
-) -> tuple[Loader, dict[str, list[Batch]]]:
-    """The loader of training, and the fixed held-out batches of each task."""
-    frames, audible = np.array(data.column("frames")), np.array(data.column("has_audio"))
+def _train_loader(stage: TrainStage, seed: int, data: LatentDataset) -> Loader:
     held = held_out_rows(data.column("asset"), stage.held_out)
-    usable = {name: TASKS[name].usable(frames, audible) for name in stage.tasks}
-    pools = {name: make_pools(data, rows & ~held) for name, rows in usable.items()}
+    pools = {name: make_pools(data, _usable(name, data) & ~held) for name in stage.tasks}
     mixture = Mixture(stage.tasks, pools, stage.batch, seed)
-    loader = Loader(data, mixture, max_corrupt=stage.max_corrupt)
-    held_out = {}
-    for name, rows in usable.items():
-        parts = make_pools(data, rows & held)
-        if not parts:
+    return Loader(data, mixture, max_corrupt=stage.max_corrupt)
+
+
+def _held_out_batches(
+    stage: TrainStage, tasks: Mapping[str, float], data: LatentDataset
+) -> dict[str, Batch]:
+    """One fixed batch per task, of samples of its largest held-out bucket."""
+    held = held_out_rows(data.column("asset"), stage.held_out)
+    found = {}
+    for name in tasks:
+        pools = make_pools(data, _usable(name, data) & held)
+        if not pools:
             raise DatasetError(
                 f"no held-out sample for task {name!r}: {len(set(data.column('asset')))} source "
                 "files are too few. Encode more clips that it can use."
             )
-        pool = max(parts, key=lambda p: len(p.rows))
+        pool = max(pools, key=lambda p: len(p.rows))
         rows = pool.rows[permute(np.arange(len(pool.rows)), len(pool.rows), "held out")]
-        chosen = rows[np.arange(HELD_OUT_DRAWS) % len(rows)]
-        samples = [data.read(int(row)) for row in chosen]
-        held_out[name] = [collate(0, name, np.arange(HELD_OUT_DRAWS), samples)]
-    return loader, held_out
+        slots = np.arange(HELD_OUT_DRAWS)
+        samples = [data.read(int(row)) for row in rows[slots % len(rows)]]
+        found[name] = collate(0, name, slots, samples)
+    return found
+
+
+def _usable(task: str, data: LatentDataset) -> np.ndarray:
+    frames, audible = np.array(data.column("frames")), np.array(data.column("has_audio"))
+    return TASKS[task].usable(frames, audible)

@@ -118,5 +118,3 @@ def _changes(before: KindRecord, after: KindRecord) -> tuple[str, ...]:
 
 def _values(bounds: Mapping[str, Any]) -> dict[str, Any]:
     return {name: bound.value for name, bound in bounds.items()}
-
-

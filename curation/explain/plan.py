@@ -23,8 +23,9 @@ from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.explain.verdict_table import VerdictTable
 from reelmill.curation.key_record import changes, past_components
 from reelmill.curation.keys import decode_components, key_of, stage_components
-from reelmill.curation.level import DECODE, Level
+from reelmill.curation.level import Level
 from reelmill.curation.materialise import Packer
+from reelmill.curation.measure import DECODE
 from reelmill.curation.media_table import info_from
 from reelmill.curation.passes import Passes
 from reelmill.curation.removals import removed_assets
@@ -131,9 +132,7 @@ class _Reasons:
         """Reasons with their number. folder: of the stage's keys; units: (unit, its asset)."""
         return dict(Counter(self._why(stage, folder, parts, *unit) for unit in units))
 
-    def _why(
-        self, stage: str, folder: str, parts: Mapping[str, Any], unit: str, asset: str
-    ) -> str:
+    def _why(self, stage: str, folder: str, parts: Mapping[str, Any], unit: str, asset: str) -> str:
         if stage not in self._past:
             now = key_of(parts)
             past = past_components(self.workspace, stage)
@@ -304,7 +303,9 @@ class _Planner:
         if lost:
             why[FILE_GONE] = lost
         self._note(str(kind), stage, "clip", len(missing), len(packer.clips) - len(missing), why)
-        failed = {clip.id for clip in packer.clips} - {c.id for c in missing} - self._cut_well(level)
+        failed = (
+            {clip.id for clip in packer.clips} - {c.id for c in missing} - self._cut_well(level)
+        )
         wanted = {(c.id, packer.keys[c.id]) for c in packer.clips if c.id not in failed}
         same = not missing and wanted == set(packer.existing)
         waits = bool(np.any(~level.asset_decisions.alive)) and self.waiting

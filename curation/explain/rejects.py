@@ -1,7 +1,7 @@
 """What a stage threw away, as a list and as files to look at and listen to.
 
-    <folder>/rejected.jsonl         one object a unit: verdict, source, exported files
-    <folder>/<unit>.mp4 .jpg ...    its preview, or with copies=True the clip at full size
+<folder>/rejected.jsonl         one object a unit: verdict, source, exported files
+<folder>/<unit>.mp4 .jpg ...    its preview, or with copies=True the clip at full size
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Removal:
 
 
 def _asset(workspace: Workspace, text: str) -> str:
-    """The digest of what a user names: in the newest run that saw it, or a removed or plain file."""
+    """The digest of what a user names: by the newest run that saw it, or removed before."""
     problem: UsageError | None = None
     for run in reversed(known_runs(workspace)):
         try:

@@ -92,7 +92,8 @@ class _Flow:
             return 0.0, change
         flow = self._dis.calc(before, after, None)
         x, y = cv2.split(flow)
-        return float(cv2.mean(cv2.magnitude(x, y))[0]) / before.shape[1], change
+        lengths = np.sqrt(x * x + y * y)  # cv2.magnitude rounds by where in memory its arrays lie
+        return float(lengths.mean(dtype=np.float64)) / before.shape[1], change
 
     @staticmethod
     def _small(gray: np.ndarray) -> np.ndarray:

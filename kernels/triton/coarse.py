@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+import triton
+import triton.language as tl
 from reelmill.kernels.reference import working_type
 
 
@@ -132,9 +132,7 @@ def tile_mean(x: Tensor, offsets: Tensor, longest: int) -> Tensor:
     return out
 
 
-def gated_sum(
-    fine: Tensor, gate: Tensor, coarse: Tensor, offsets: Tensor, longest: int
-) -> Tensor:
+def gated_sum(fine: Tensor, gate: Tensor, coarse: Tensor, offsets: Tensor, longest: int) -> Tensor:
     """As `reelmill.kernels.coarse.gated_sum_op`."""
     fine, gate, coarse = _rows(fine), _rows(gate), coarse.contiguous()
     batch, tokens, heads, dim = fine.shape

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+import triton
+import triton.language as tl
 from reelmill.kernels.reference import Blocks, working_type
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -158,7 +158,11 @@ def queries_kernel(
         ds = p * (_product(g, tl.trans(v), ACC, EXACT, UPCAST) - delta[:, None])
         dq += _product(ds.to(k.dtype), k, ACC, EXACT, UPCAST)
     DQ += (b * tokens + first) * heads * DIM + h * DIM
-    tl.store(DQ + i[:, None] * heads * DIM + d[None, :], (dq * scale).to(DQ.dtype.element_ty), mask=inside[:, None])
+    tl.store(
+        DQ + i[:, None] * heads * DIM + d[None, :],
+        (dq * scale).to(DQ.dtype.element_ty),
+        mask=inside[:, None],
+    )
 
 
 @triton.jit

@@ -9,6 +9,8 @@ from reelmill.model.codecs.codec import AudioCodec, VideoCodec
 from reelmill.model.codecs.mel_pca import MelPCAAudio
 from reelmill.model.codecs.patch_pca import PatchPCAVideo
 from reelmill.model.codecs.saved import codec_kind
+from reelmill.model.codecs.vae_audio import VAEAudio
+from reelmill.model.codecs.vae_video import VAEVideo
 
 
 def load_video_codec(folder: Path) -> VideoCodec:
@@ -16,8 +18,12 @@ def load_video_codec(folder: Path) -> VideoCodec:
     match codec_kind(folder):
         case PatchPCAVideo.kind:
             return PatchPCAVideo.load(folder)
+        case VAEVideo.kind:
+            return VAEVideo.load(folder)
         case other:
-            raise CheckpointError(f"{folder} holds {other!r}; video codecs: PatchPCAVideo.")
+            raise CheckpointError(
+                f"{folder} holds {other!r}; video codecs: PatchPCAVideo, VAEVideo."
+            )
 
 
 def load_audio_codec(folder: Path) -> AudioCodec:
@@ -25,5 +31,7 @@ def load_audio_codec(folder: Path) -> AudioCodec:
     match codec_kind(folder):
         case MelPCAAudio.kind:
             return MelPCAAudio.load(folder)
+        case VAEAudio.kind:
+            return VAEAudio.load(folder)
         case other:
-            raise CheckpointError(f"{folder} holds {other!r}; audio codecs: MelPCAAudio.")
+            raise CheckpointError(f"{folder} holds {other!r}; audio codecs: MelPCAAudio, VAEAudio.")

@@ -37,6 +37,11 @@ def write_codec(
     folder.mkdir(parents=True, exist_ok=True)
     data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     safetensors.torch.save_file(data, folder / "codec.safetensors")
+    write_head(folder, kind, version, fields)
+
+
+def write_head(folder: Path, kind: str, version: int, fields: Mapping[str, Any]) -> None:
+    """codec.json alone."""
     head = {"kind": kind, "version": version, "fields": dict(fields)}
     (folder / "codec.json").write_text(json.dumps(head, indent=1, sort_keys=True))
 

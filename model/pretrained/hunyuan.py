@@ -86,7 +86,7 @@ def hunyuan_video_weights(
 
 def block_weights(source: Source, theirs: str, ours: str) -> dict[str, Tensor]:
     """One dual block: streams x and c."""
-    out = {}
+    out: dict[str, Tensor] = {}
     names = {
         "x": ("norm1", "to_{}", "to_out.0", "ff", "norm_{}"),
         "c": ("norm1_context", "add_{}_proj", "to_add_out", "ff_context", "norm_added_{}"),

@@ -112,7 +112,8 @@ def wan_video_weights(
     change their sign: Wan predicts eps - z0. Raises CheckpointError for other names or sizes.
     """
     source = state if isinstance(state, Source) else Source(state)
-    video, out = config.video, {}
+    video = config.video
+    out: dict[str, Tensor] = {}
     try:
         for theirs, ours in _ENDS.items():
             out |= source.linear(theirs, ours)
@@ -125,7 +126,9 @@ def wan_video_weights(
         for i in range(video.blocks):
             theirs, where = f"blocks.{i}", f"layers.{i}.video"
             for stream in ("x", "c") if i < video.dual else ("shared",):
-                out |= {f"{where}.{stream}.{k}": v for k, v in _stream(source, theirs).items()}
+                # Copies: streams that share memory would be one parameter.
+                parts = _stream(source, theirs).items()
+                out |= {f"{where}.{stream}.{k}": v.clone() for k, v in parts}
             out |= {f"{where}.text.{k}": v for k, v in _text(source, theirs).items()}
     except CheckpointError as error:
         raise CheckpointError(
@@ -149,7 +152,8 @@ def wan_state(weights: Mapping[str, Tensor], config: MMDiTConfig) -> tuple[dict[
         raise CheckpointError(
             "this model's blocks are not Wan's: it cannot be written by its names"
         )
-    source, out = Source(weights), {}
+    source = Source(weights)
+    out: dict[str, Tensor] = {}
     for theirs, ours in _ENDS.items():
         out |= source.linear(ours, theirs)
     embedding = source["video.inp.weight"].unflatten(1, (*video.patch, video.in_ch))

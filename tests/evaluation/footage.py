@@ -6,6 +6,7 @@ Import as `from tests.evaluation.footage import ...`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scipy.stats import spearmanr
 from reelmill.datasets.corpus.render import render_scene
 from reelmill.datasets.corpus.scene import random_scene
 from reelmill.datasets.corpus.sound import scene_audio
-from reelmill.datasets.media.encode import write_video
+from reelmill.datasets.media.encode import write_audio, write_video
 from reelmill.evaluation.bench import Prompt
 from reelmill.evaluation.clip import ClipMedia, read_clip
 from reelmill.evaluation.damage import LEVELS, Damage, Footage, damaged
@@ -83,12 +84,24 @@ def hopping(times: Sequence[float], seconds: float = 4.0, late: float = 0.0) -> 
 
 def write(path: Path, footage: Footage, **options) -> Path:
     """Encodes footage with little loss in the picture and none in the sound."""
+    if not len(footage.frames):
+        write_audio(path, footage.samples, footage.rate, container="matroska")
+        return path
     fps = Fraction(footage.fps).limit_denominator(1001)
     options = {"crf": 12, "audio_codec": "flac", "container": "matroska"} | options
-    write_video(
-        path, footage.frames, fps=fps, audio=footage.samples, audio_rate=footage.rate, **options
-    )
+    sound = footage.samples if footage.samples.shape[1] else None
+    write_video(path, footage.frames, fps=fps, audio=sound, audio_rate=footage.rate, **options)
     return path
+
+
+def seen(footage: Footage) -> Footage:
+    """Without its sound."""
+    return replace(footage, samples=footage.samples[:, :0])
+
+
+def heard(footage: Footage) -> Footage:
+    """Without its picture."""
+    return replace(footage, frames=footage.frames[:0])
 
 
 def ladder(

@@ -67,14 +67,14 @@ def vsa(
     mean = onehot / onehot.sum(0)
     kc, vc = (torch.einsum("blhd,lt->bthd", x, mean) for x in (k, v))
     qc = torch.einsum("blhd,lt->bthd", q, mean)
-    scores = torch.einsum("bihd,bjhd->bhij", qc, kc)
+    scores = torch.einsum("bihd,bjhd->bhij", qc, kc).detach()
     batch, heads = scores.shape[:2]
     chosen = torch.zeros(scores.shape, dtype=torch.bool)
     free = [t for t in range(layout.tiles) if t not in always]
     for b in range(batch):
         for h in range(heads):
             for row in range(layout.tiles):
-                order = sorted(free, key=lambda t: (-float(scores[b, h, row, t]), t))  # noqa: B023
+                order = sorted(free, key=lambda t: (-float(scores[b, h, row, t]), t))
                 chosen[b, h, row, [*always, *order[:topk]]] = True
     can_see = chosen[:, :, tile][:, :, :, tile]
     can_see[:, :, :head] = True
@@ -87,7 +87,12 @@ def vsa(
 
 
 def random_lists(
-    layout: TileLayout, batch: int, heads: int, width: int, made: torch.Generator, even: bool = False
+    layout: TileLayout,
+    batch: int,
+    heads: int,
+    width: int,
+    made: torch.Generator,
+    even: bool = False,
 ) -> TileLists:
     """Lists of random tiles, ascending; of random lengths from 0 on, unless even."""
     shape = (batch, heads, layout.tiles)
@@ -102,4 +107,5 @@ def random_lists(
 
 
 def relative(a: Tensor, b: Tensor) -> float:
+    a, b = a.detach(), b.detach()
     return float((a.double() - b.double()).norm() / b.double().norm().clamp(min=1e-300))

@@ -48,7 +48,7 @@ def test_prefix_segments_are_read_beside_the_best_or_compete(always):
     for at in torch.cartesian_prod(*(torch.arange(n) for n in scores.shape[:3])).tolist():
         row = scores[tuple(at)]
         free = [t for t in range(layout.tiles) if t not in fixed]
-        best = sorted(free, key=lambda t: -float(row[t]))[:2]  # noqa: B023
+        best = sorted(free, key=lambda t: -float(row[t]))[:2]
         assert lists.index[tuple(at)].tolist() == sorted([*fixed, *best])
 
 

@@ -119,7 +119,7 @@ def start(latents, output, curriculum):
 
 def wait_for_step(child, output, step):
     log = output / "joint" / "metrics.jsonl"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     folder = output / "joint" / "checkpoints" / f"step-{step:08d}"
     while not folder.is_dir():
         assert child.poll() is None, "it ended before it could be stopped"
@@ -148,7 +148,7 @@ def test_sigterm_saves_the_step_it_was_at_and_says_that_it_resumes(latents, tmp_
     try:
         wait_for_step(child, tmp_path, 4)
         child.send_signal(signal.SIGTERM)
-        assert child.wait(30) == 1  # a traceback of Interrupted: only the CLI maps it to 75
+        assert child.wait(120) == 1  # a traceback of Interrupted: only the CLI maps it to 75
     finally:
         child.kill()
         child.wait()
@@ -289,7 +289,7 @@ def test_a_stage_starts_from_the_ema_of_the_one_before(latents, tmp_path):
     result = train(job)
     assert [stage.name for stage in result.stages] == ["sound", "joint"]
     start = safetensors.torch.load_file(result.stages[0].checkpoint / "ema.safetensors")
-    fresh = first.model.config(16, 40, 64)
+    fresh = first.model.config(4, 40, 64)
     assert start["video.inp.weight"].shape == (64, fresh.video.token_in)
     weights = safetensors.torch.load_file(result.stages[0].checkpoint / "weights.safetensors")
     assert torch.equal(weights["video.inp.weight"], start["video.inp.weight"])  # was not trained

@@ -52,6 +52,13 @@ def curate(
         float | None,
         typer.Option(help="Share of failed clips (0 to 1) above which the exit code is 3."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that open media. Default: one for each core. 0: none, without "
+            "protection from files that crash their decoder."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Curates media: measures, decides, cuts what is kept, writes shards and a report.
@@ -70,6 +77,7 @@ def curate(
         allow_missing=allow_missing,
         measure_all=measure_all,
         max_failed=max_failed,
+        workers=workers,
         command=shlex.join(["reelmill", *sys.argv[1:]]),
     )
     result = through_prefect(options) if ctx.obj is Via.FLOW else directly(options)
@@ -109,6 +117,7 @@ def through_prefect(options: CurateOptions) -> CurateResult:
             allow_missing=options.allow_missing,
             measure_all=options.measure_all,
             max_failed=options.max_failed,
+            workers=options.workers,
         )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measures generated clips; no weights needed.", no_args_is_help=True)
 
+FAILURES_SHOWN = 5
 PromptFiles = Annotated[
     list[Path] | None,
     typer.Option("--prompts", help="YAML file of prompts, instead of the bench. Repeatable."),
@@ -46,6 +47,8 @@ def clips(
 
     Writes scores.parquet and summary.json. The same command goes on where it was stopped.
     """
+    from reelmill.datasets.sample import Status
+    from reelmill.errors import BudgetExceeded
     from reelmill.evaluation.bench import own_bench, read_bench
     from reelmill.evaluation.clips import find_clips
     from reelmill.evaluation.measure import measure
@@ -65,11 +68,17 @@ def clips(
         )
     _show(made.summary)
     console.say(f"\n{len(entries)} clips, {made.redone} measured now: {out}")
+    failures = {s.entry.path: s.why for s in made.scores if s.status is Status.FAILED}
+    for path, why in list(failures.items())[:FAILURES_SHOWN]:
+        console.note(f"failed: {path}: {why}")
+    if len(failures) == len({entry.path for entry in entries}):
+        raise BudgetExceeded(f"none of {len(failures)} clips could be measured; see {out}.")
     console.answer(
         {
             "out": str(out),
             "clips": len(entries),
             "redone": made.redone,
+            "failed": len(failures),
             "models": list(made.summary.models),
             "verdicts": [
                 {"first": c.first, "second": c.second, "metric": c.metric, "verdict": c.verdict}
@@ -100,7 +109,11 @@ def prompts(prompts: PromptFiles = None, as_json: Json = False) -> None:
 def _show(summary: Summary) -> None:
     for model in summary.models:
         missing = summary.prompts_missing[model]
-        console.say(f"\n{model}: {summary.clips[model]} clips, {missing} prompts without one")
+        failed = max(line.failed for line in summary.lines if line.model == model)
+        console.say(
+            f"\n{model}: {summary.clips[model]} clips, {failed} failed; {missing} prompts of the "
+            "bench without a clip"
+        )
         for line in summary.lines:
             if line.model != model:
                 continue

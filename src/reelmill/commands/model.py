@@ -1,4 +1,4 @@
-"""`reelmill model`: what a model is made of."""
+"""`reelmill model`: what a model is made of, and models of others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from reelmill import console
 from reelmill.commands.options import Json, examples
 
-app = typer.Typer(help="Look at models.", no_args_is_help=True)
+app = typer.Typer(help="Look at models, take in and give out weights.", no_args_is_help=True)
 
 
 @app.command(
@@ -61,3 +61,79 @@ def info(
             **details,
         }
     )
+
+
+@app.command(
+    "import",
+    epilog=examples(
+        "reelmill model import Wan2.1-T2V-1.3B-Diffusers -o wan/",
+        "reelmill model import hunyuan.safetensors -o hunyuan/ --text-dim 3584",
+    ),
+)
+def import_(
+    source: Annotated[
+        Path, typer.Argument(help="A safetensors file, or a folder with some.", metavar="SOURCE")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    dual: Annotated[
+        int | None, typer.Option(min=0, help="Dual blocks of a Wan model. Default: a third.")
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Heads. Default: config.json, else 128 wide.")
+    ] = None,
+    text_dim: Annotated[
+        int | None, typer.Option(min=1, help="Width of prompts, for HunyuanVideo-1.5.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Makes a video tower of Wan 2.1/2.2, SkyReels-V2/V3 or HunyuanVideo-1.5, and accounts for
+    every tensor."""
+    from reelmill.errors import UsageError
+    from reelmill.model.pretrained.imported import import_video
+
+    if output.exists():
+        raise UsageError(f"{output} is there already. Name a new folder.")
+    got = import_video(source, dual=dual, heads=heads, text_dim=text_dim)
+    got.save(output)
+    count = sum(value.numel() for value in got.weights.values())
+    console.say(f"{output}: {got.family}, {count:,} parameters, config {got.config.hash[:16]}")
+    _list("not used, we have no place for them", got.unmatched)
+    _list("new, they do not have them", got.fresh)
+    console.answer(
+        {
+            "output": str(output),
+            "family": got.family,
+            "parameters": count,
+            "hash": got.config.hash,
+            "files": got.files,
+            "unmatched": got.unmatched,
+            "fresh": got.fresh,
+        }
+    )
+
+
+@app.command(epilog=examples("reelmill model export wan/ -o wan.safetensors --names wan"))
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder.", metavar="MODEL")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: *.safetensors.")],
+    names: Annotated[
+        str, typer.Option(help="reelmill: all of it. wan: the video tower, as diffusers has it.")
+    ] = "reelmill",
+    dtype: Annotated[str, typer.Option(help="keep, float32, float16 or bfloat16.")] = "keep",
+    as_json: Json = False,
+) -> None:
+    """Writes weights as one safetensors file, and lists what it leaves out."""
+    from reelmill.model.pretrained.exported import export_weights
+
+    left, count = export_weights(model, output, names=names, dtype=dtype)
+    console.say(f"{output}: {count:,} parameters")
+    _list("left out", left)
+    console.answer({"output": str(output), "parameters": count, "left_out": left})
+
+
+def _list(what: str, names: list[str]) -> None:
+    """All of them: nothing is dropped in silence."""
+    if names:
+        console.say(f"  {len(names)} {what}:")
+    for name in names:
+        console.say(f"    {name}")

@@ -26,9 +26,7 @@ def plan(
     ] = None,
     settings: Settings = None,
     weights: WeightsDir = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="As of `curate`.")
-    ] = False,
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="As of `curate`.")] = False,
     measure_all: Annotated[bool, typer.Option("--measure-all", help="As of `curate`.")] = False,
     as_json: Json = False,
 ) -> None:

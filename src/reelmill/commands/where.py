@@ -10,7 +10,9 @@ import typer
 from reelmill import console
 from reelmill.commands.options import Json, Run, Workspace, examples
 
-EPILOG = examples("reelmill where clip.mp4 --workspace work", "reelmill where 3f2a9c -w work --json")
+EPILOG = examples(
+    "reelmill where clip.mp4 --workspace work", "reelmill where 3f2a9c -w work --json"
+)
 
 
 def where(
