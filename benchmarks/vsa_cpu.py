@@ -1,13 +1,13 @@
 """Video Sparse Attention against dense attention on the CPU.
 
-    python benchmarks/vsa_cpu.py [--seconds 60] [--head-dim 64] [--heads 2] [--save FILE]
+    python benchmarks/vsa_cpu.py [--seconds 60] [--head-dim 64] [--heads 4] [--save FILE]
 
-The whole operation (pooling, selection, sparse and coarse half, gated sum) at an 8 x FLOP ratio, one
-thread, fp32, against torch's scaled_dot_product_attention on the same tokens; forward alone, and
-forward with backward. Interleaved runs in CPU seconds of this process, the least of each. Noise of a
+The whole operation (pooling, selection, sparse and coarse half, gated sum) at an 8 x FLOP ratio,
+one thread, fp32, against torch's scaled_dot_product_attention on the same tokens; forward alone,
+and forward with backward. Interleaved runs in CPU seconds of this process, the least of each. A
 busy machine falls harder on the sparse side, which lives in the caches: the load is told beside.
 
-The claim is dense / sparse >= 4.5 (docs/adr: kernels).
+The claim is dense / sparse >= 4.5.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="for all sizes together")
     parser.add_argument("--head-dim", type=int, default=64)
-    parser.add_argument("--heads", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--tokens", type=int, nargs="+", default=list(GRIDS), choices=list(GRIDS))
     parser.add_argument("--q-group", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--save", type=Path, help="a JSON file for the results")

@@ -6,7 +6,7 @@ drives it step by step; nothing here touches media.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -177,8 +177,11 @@ class Level:
                     asset.sha256, self.infos[asset.sha256], reader[asset.sha256]
                 )
 
-    def derive(self, stage: MediaStage) -> None:
-        """Facts of a media stage, from its tracks, for units that the ledger lacks."""
+    def derive(self, stage: MediaStage, *, without: Collection[str] = ()) -> None:
+        """Facts of a media stage, from its tracks, for units that the ledger lacks.
+
+        without: assets that are left out; every other must have tracks.
+        """
         on_assets = stage in self.asset_stages
         decisions = self.asset_decisions if on_assets else self.clips
         units = decisions.units
@@ -190,6 +193,8 @@ class Level:
                 if unit in have or (on_assets and not decisions.alive[row]):
                     continue
                 clip = units.clips[row]
+                if clip.asset in without:
+                    continue
                 path = self.by_id[clip.asset].path
                 try:
                     with naming(stage.name, path):

@@ -37,7 +37,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Te
             plan.q.fill(queries, q[b, :, h]).mul_(blocks.scale)
             plan.kv.fill(keys, k[b, :, h])
             plan.kv.fill(values, v[b, :, h])
-            lists = blocks.index[b, h], blocks.count[b, h]
+            lists = blocks.chosen[b, h], blocks.counts[b, h]
             _head(queries, keys, values, *lists, plan, room, out, total)
             o[b, :, h] = plan.q.tokens(out)
             lse[b, h] = plan.q.tokens(total)[:, 0]
@@ -65,7 +65,7 @@ def backward(
             plan.q.fill(total, lse[b, h, :, None])
             rowsum = (do[b, :, h].to(work) * o[b, :, h]).sum(-1, keepdim=True)
             plan.q.fill(delta, rowsum)
-            lists = blocks.index[b, h], blocks.count[b, h]
+            lists = blocks.chosen[b, h], blocks.counts[b, h]
             _head_grad(grad, queries, keys, values, delta, total, *lists, plan, room, (gq, gk, gv))
             dq[b, :, h] = plan.q.tokens(gq.mul_(blocks.scale))
             dk[b, :, h], dv[b, :, h] = plan.kv.tokens(gk), plan.kv.tokens(gv)
@@ -123,8 +123,8 @@ class _Plan:
 
     @classmethod
     def of(cls, blocks: Blocks, dim: int, work: torch.dtype) -> _Plan:
-        width = blocks.index.shape[-1]
-        even = bool((blocks.count == width).all())
+        width = blocks.chosen.shape[-1]
+        even = bool((blocks.counts == width).all())
         q = _Pad.of(blocks.q_offsets, blocks.q_max, False)
         kv = _Pad.of(blocks.kv_offsets, blocks.kv_max, not even)
         bias = None
@@ -173,7 +173,7 @@ class _Buffers:
         self._scores = [torch.empty(keys * plan.q.side, dtype=dtype) for _ in range(2)]
 
     def gather(self, source: Tensor, tiles: Tensor, rows: int, number: int) -> Tensor:
-        """The listed tiles of source [tiles, side, D], as [rows, n, D]. There are two such rooms."""
+        """The listed tiles of source [tiles, side, D] as [rows, n, D]. There are two such rooms."""
         shape = (len(tiles), *source.shape[1:])
         out = self._gathered[number][: prod(shape)].view(shape)
         torch.index_select(source, 0, tiles, out=out)

@@ -1,4 +1,4 @@
-"""Block-sparse attention by torch's FlexAttention, for GPUs that our own kernels were not tuned for.
+"""Block-sparse attention by torch's FlexAttention, for GPUs that our kernels were not tuned for.
 
 Tiles are padded to equal sides of 64 or 128 on the way in, and the pads are masked.
 """
@@ -16,7 +16,7 @@ from reelmill.kernels.reference import Blocks, working_type
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
-    """As `reference.forward`, and differentiable, except on the CPU: torch has no backward there."""
+    """As `reference.forward`, and differentiable; not on the CPU: torch has no backward there."""
     side_q, side_kv = _side(blocks.q_max), _side(blocks.kv_max)
     slots_q, slots_kv = _slots(blocks.q_offsets, side_q), _slots(blocks.kv_offsets, side_kv)
     sizes = blocks.kv_offsets.diff()
@@ -40,7 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Ten
         return_aux=AuxRequest(lse=True),
         kernel_options=options or None,
     )
-    used = (blocks.count > 0).repeat_interleave(blocks.q_offsets.diff(), dim=2)
+    used = (blocks.counts > 0).repeat_interleave(blocks.q_offsets.diff(), dim=2)
     o = o.index_select(2, slots_q).masked_fill(~used[..., None], 0)
     assert aux.lse is not None
     lse = aux.lse.index_select(2, slots_q).masked_fill(~used, torch.inf)
@@ -74,11 +74,11 @@ def _pad(x: Tensor, slots: Tensor, length: int) -> Tensor:
 
 
 def _mask(blocks: Blocks, sizes: Tensor, side_q: int, side_kv: int) -> BlockMask:
-    batch, heads, tiles, width = blocks.index.shape
+    batch, heads, tiles, width = blocks.chosen.shape
     kv_tiles = len(sizes)
-    used = torch.arange(width, device=sizes.device) < blocks.count[..., None]
+    used = torch.arange(width, device=sizes.device) < blocks.counts[..., None]
     chosen = torch.zeros(batch, heads, tiles, kv_tiles + 1, dtype=torch.bool, device=sizes.device)
-    chosen.scatter_(3, blocks.index.where(used, kv_tiles).long(), True)
+    chosen.scatter_(3, blocks.chosen.where(used, kv_tiles).long(), True)
     chosen = chosen[..., :kv_tiles]
 
     def seen(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ from torch import Tensor
 class Blocks(NamedTuple):
     """Which query tile reads which key tiles, and where the tiles lie.
 
-    index: int32 [B, heads, query tiles, width] and count: int32 [B, heads, query tiles] as in
-    `TileLists`. q_offsets, kv_offsets: int32 [tiles + 1], first token of each tile. q_max, kv_max:
+    chosen: int32 [B, heads, query tiles, width] and counts: int32 [B, heads, query tiles] are index
+    and count of `TileLists`. q_offsets, kv_offsets: int32 [tiles + 1], first token of each tile. q_max, kv_max:
     tokens of the largest tile. scale: of the scores.
     """
 
-    index: Tensor
-    count: Tensor
+    chosen: Tensor
+    counts: Tensor
     q_offsets: Tensor
     kv_offsets: Tensor
     q_max: int
@@ -41,7 +41,8 @@ def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Te
     q: [B, Lq, heads, head_dim]; k, v: [B, Lk, heads, head_dim], tokens in tile order. A query tile
     with an empty list gives 0 and +inf.
     """
-    o, lse = _attend(*(x.to(working_type(x.dtype)) for x in (q, k, v)), blocks)
+    work = working_type(q.dtype)
+    o, lse = _attend(q.to(work), k.to(work), v.to(work), blocks)
     return o.to(q.dtype), lse
 
 
@@ -82,6 +83,6 @@ def _lists(blocks: Blocks, b: int, h: int) -> Iterator[tuple[slice, Tensor]]:
     """Rows of each query tile, with the positions of the keys that it reads."""
     starts = blocks.kv_offsets.tolist()
     for tile, (first, end) in enumerate(pairwise(blocks.q_offsets.tolist())):
-        chosen = blocks.index[b, h, tile, : int(blocks.count[b, h, tile])].tolist()
+        chosen = blocks.chosen[b, h, tile, : int(blocks.counts[b, h, tile])].tolist()
         keys = [torch.arange(starts[t], starts[t + 1]) for t in chosen]
-        yield slice(first, end), torch.cat(keys or [torch.arange(0)]).to(blocks.index.device)
+        yield slice(first, end), torch.cat(keys or [torch.arange(0)]).to(blocks.chosen.device)

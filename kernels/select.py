@@ -1,8 +1,8 @@
 """Which tiles of keys each tile of queries attends to.
 
-Selection is never differentiated. Scores are fp32 whatever the model computes in: with bf16 scores a
-quarter of a row's scores are equal and early tiles win. Ties go to the lower tile, so a selection is
-a function of its scores alone.
+Selection is never differentiated. Scores are fp32 whatever the model computes in: in bf16 a quarter
+of a row's scores are equal and early tiles win. Ties go to the lower tile, so that a selection is a
+function of its scores alone.
 """
 
 from __future__ import annotations

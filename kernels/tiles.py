@@ -1,9 +1,9 @@
 """Tiles: small boxes of the latent grid whose tokens lie next to each other.
 
-Video Sparse Attention (arXiv 2505.13389; PAPER 4.5 of SkyReels-V4) chooses keys by tile. Here tiles
-are packed: a tile at the edge of the grid just has fewer tokens, and nothing is padded. A model that
-keeps its tokens in tile order from patch to head reorders them once in and once out; all else that
-it does is per token.
+Video Sparse Attention (arXiv 2505.13389; SkyReels-V4, section 4.5) chooses keys by tile. Here
+tiles are packed: a tile at the edge of the grid just has fewer tokens, and nothing is padded. A
+model that keeps its tokens in tile order from patch to head reorders them once in and once out; all
+else that it does is per token.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ def trial(case: Case, backend: str = "auto") -> Trial:
 
     def run(name: str, dtype: torch.dtype) -> list[Tensor]:
         q, k, v, do = (x.to(dtype) for x in values)
-        inputs = [x.detach().clone().requires_grad_() for x in (q, k, v)]
-        out = block_sparse_attention(*inputs, lists, layout, backend=name)
-        return [out.detach(), *torch.autograd.grad(out, inputs, do)]
+        q, k, v = (x.detach().clone().requires_grad_() for x in (q, k, v))
+        out = block_sparse_attention(q, k, v, lists, layout, backend=name)
+        return [out.detach(), *torch.autograd.grad(out, (q, k, v), do)]
 
     name = choose_sparse(case, backend).name
     first, second, truth = (

@@ -1,4 +1,4 @@
-"""Video Sparse Attention (arXiv 2505.13389): a coarse pass over tiles chooses what a fine one reads.
+"""Video Sparse Attention (arXiv 2505.13389): a coarse pass over tiles chooses for a fine one.
 
 Coarse: queries, keys and values are averaged per tile; attention among the means is cheap, and its
 scores choose the best key tiles of each query tile. Fine: every token attends to all tokens of the
@@ -67,7 +67,8 @@ def video_sparse_attention(
         out = attention(q, k, v, scale=scale)
         first, fine = out[:, :head], out[:, head:]
     else:
-        assert pooled_q is not None and pooled_k is not None
+        assert pooled_q is not None
+        assert pooled_k is not None
         first = attention(q[:, :head], k, v, scale=scale) if head else q[:, :0]
         groups = video if q_group == 1 else video.pairs
         choosing = pooled_q if q_group == 1 else pool_tiles(rows.detach(), groups)
@@ -84,7 +85,8 @@ def video_sparse_attention(
             rows, k, v, lists, groups, layout, scale=scale, backend=backend
         )
     if gate is not None:
-        assert pooled_q is not None and pooled_k is not None
+        assert pooled_q is not None
+        assert pooled_k is not None
         coarse = F.scaled_dot_product_attention(
             pooled_q, pooled_k, pool_tiles(v, layout), scale=scale
         )

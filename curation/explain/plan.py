@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from reelmill.curation.engine import CurateOptions, Curation
@@ -60,7 +59,8 @@ class Plan:
     """What `curate` with the same options would do.
 
     gone: assets of the last run that the sources lack now; they leave. waiting: assets whose clips
-    are unknown before they are decoded. shards: `unchanged` or `written` by kind.
+    are unknown before they are decoded. shards: by kind, `unchanged` or `written` (with the same
+    bytes if what is measured decides as before).
     """
 
     workspace: str
@@ -234,6 +234,7 @@ class _Planner:
 
     def _level(self, kind: Kind, assets: list[Asset], infos: dict[str, MediaInfo]) -> None:
         recipe = self.curation.recipes[kind]
+        self.lacking: dict[str, set[str]] = {}
         self.parts = stage_components(recipe.stages, self.curation.weight_digests())
         keys = {name: key_of(part) for name, part in self.parts.items()}
         passes = Passes(self.ledger, keys, key_of(self.decode_parts))
@@ -248,14 +249,14 @@ class _Planner:
                 if not decoded:
                     self._decode(level)
                     decoded = True
-                level.derive(stage)
+                level.derive(stage, without=self.lacking.get(stage.name, ()))
             level.decide(stage)
         if not decoded:
             self._decode(level)
         level.segment()
         for stage in level.clip_stages:
             if isinstance(stage, FrameStage | AudioStage):
-                level.derive(stage)
+                level.derive(stage, without=self.lacking.get(stage.name, ()))
             elif isinstance(stage, ClipStage):
                 alive = int(level.clips.alive.sum())
                 rows = level.missing_clips(stage, measure_all=self.curation.options.measure_all)
@@ -277,14 +278,21 @@ class _Planner:
         self._note(str(kind), stage, unit, len(missing), have, why)
 
     def _decode(self, level: Level) -> None:
-        """The shared decode, stage by stage; assets that wait for it go no further here."""
+        """The shared decode, stage by stage. An asset waits when its clips depend on it."""
         alive = len(level.alive_assets())
         work = level.missing_decodes()
         for stage in level.media_stages:
             missing = [(a.sha256, a.sha256) for a, _, lacking in work if stage in lacking]
+            self.lacking[stage.name] = {asset for asset, _ in missing}
             have = alive - len(missing)
             self._stage(level.recipe.kind, stage.name, "asset", missing, have, "tracks")
-        waiting = {asset.sha256 for asset, _, _ in work}
+        before_clips = (*level.asset_stages, level.recipe.stages[level.recipe.segmenter])
+        decoded = self.ledger.units(level.passes.decoded_folder)
+        waiting = {
+            asset.sha256
+            for asset, _, lacking in work
+            if asset.sha256 not in decoded or any(stage in before_clips for stage in lacking)
+        }
         self.waiting += len(waiting)
         for row, asset in enumerate(level.assets):
             if asset.sha256 in waiting:
@@ -308,8 +316,8 @@ class _Planner:
         )
         wanted = {(c.id, packer.keys[c.id]) for c in packer.clips if c.id not in failed}
         same = not missing and wanted == set(packer.existing)
-        waits = bool(np.any(~level.asset_decisions.alive)) and self.waiting
-        self.shards[str(kind)] = "unchanged" if same and not waits else "written"
+        open_ = self.waiting or any(line.todo for line in self.lines if line.kind == kind)
+        self.shards[str(kind)] = "unchanged" if same and not open_ else "written"
 
     def _cut_well(self, level: Level) -> set[str]:
         table = self.ledger.table(level.passes.facts_folder(level.recipe.stages[-1].name))

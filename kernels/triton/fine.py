@@ -19,7 +19,7 @@ from reelmill.kernels.reference import Blocks, working_type
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 MAX_OFFSET = 1 << 31
-"""Elements from a head's first to its last: 64-bit offsets would take the registers of a program."""
+"""Elements from a head's first to its last: 64-bit offsets would take a program's registers."""
 INTERPRETED = triton.knobs.runtime.interpret
 
 
@@ -33,8 +33,8 @@ class Config:
     stages: int
 
 
-# By what fits a Hopper multiprocessor, as tests/kernels/test_cubin.py states it for each: no spills,
-# and as many programs at once as their registers allow.
+# By what fits a Hopper multiprocessor, as tests/kernels/test_cubin.py states it for each: no
+# spills, and as many programs at once as their registers allow.
 FORWARD = {
     (64, 64): Config(64, 64, 4, 2),
     (64, 128): Config(64, 64, 4, 1),
@@ -59,7 +59,7 @@ def _product(a, b, ACC: tl.constexpr, EXACT: tl.constexpr, UPCAST: tl.constexpr)
 
 @triton.jit
 def forward_kernel(
-    Q, K, V, O, LSE, INDEX, COUNT, Q_OFF, KV_OFF,
+    Q, K, V, OUT, LSE, INDEX, COUNT, Q_OFF, KV_OFF,
     sqb, sql, sqh, skb, skl, skh, sob, sol, soh,
     heads, tiles, tokens, width, scale,
     DIM: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_KV: tl.constexpr,
@@ -103,14 +103,16 @@ def forward_kernel(
     empty = count == 0
     out = out / tl.where(empty, 1.0, weight)[:, None]
     total = tl.where(empty, float("inf"), (top + tl.log2(tl.where(empty, 1.0, weight))) * LN2)
-    O += b * sob + h * soh + first.to(tl.int64) * sol
-    tl.store(O + i[:, None] * sol + d[None, :], out.to(O.dtype.element_ty), mask=inside[:, None])
+    OUT += b * sob + h * soh + first.to(tl.int64) * sol
+    tl.store(
+        OUT + i[:, None] * sol + d[None, :], out.to(OUT.dtype.element_ty), mask=inside[:, None]
+    )
     tl.store(LSE + bh.to(tl.int64) * tokens + first + i, total, mask=inside)
 
 
 @triton.jit
 def queries_kernel(
-    DO, Q, K, V, O, LSE, DELTA, DQ, INDEX, COUNT, Q_OFF, KV_OFF,
+    DO, Q, K, V, OUT, LSE, DELTA, DQ, INDEX, COUNT, Q_OFF, KV_OFF,
     sqb, sql, sqh, skb, skl, skh, sob, sol, soh,
     heads, tiles, tokens, width, scale,
     DIM: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_KV: tl.constexpr, PARTS: tl.constexpr,
@@ -130,10 +132,10 @@ def queries_kernel(
     inside = i < rows
     Q += b * sqb + h * sqh + first.to(tl.int64) * sql
     DO += b * sob + h * soh + first.to(tl.int64) * sol
-    O += b * sob + h * soh + first.to(tl.int64) * sol
+    OUT += b * sob + h * soh + first.to(tl.int64) * sol
     q = tl.load(Q + i[:, None] * sql + d[None, :], mask=inside[:, None], other=0.0)
     g = tl.load(DO + i[:, None] * sol + d[None, :], mask=inside[:, None], other=0.0)
-    o = tl.load(O + i[:, None] * sol + d[None, :], mask=inside[:, None], other=0.0)
+    o = tl.load(OUT + i[:, None] * sol + d[None, :], mask=inside[:, None], other=0.0)
     delta = tl.sum(g.to(ACC) * o.to(ACC), 1)
     row = bh.to(tl.int64) * tokens + first + i
     tl.store(DELTA + row, delta, mask=inside)
@@ -262,14 +264,14 @@ def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Te
     """As `reference.forward`."""
     (q,), (k, v) = _addressable(q), _addressable(k, v)
     batch, tokens, heads, dim = q.shape
-    tiles, width = blocks.index.shape[2:]
+    tiles, width = blocks.chosen.shape[2:]
     (o,) = _addressable(torch.empty(q.shape, dtype=q.dtype, device=q.device))
     lse = torch.empty(batch, heads, tokens, dtype=working_type(q.dtype), device=q.device)
     config = FORWARD[_rounded(blocks.q_max), _rounded(dim)]
     block_q, block_kv = _blocks(config, blocks.q_max, blocks.kv_max)
     forward_kernel[(tiles, batch * heads)](
         q, k, v, o, lse,
-        blocks.index.contiguous(), blocks.count.contiguous(), blocks.q_offsets, blocks.kv_offsets,
+        blocks.chosen.contiguous(), blocks.counts.contiguous(), blocks.q_offsets, blocks.kv_offsets,
         *_strides(q, k, o), heads, tiles, tokens, width, blocks.scale,
         DIM=dim, BLOCK_Q=block_q, BLOCK_KV=block_kv, STAGES=config.stages, **constants(q.dtype),
         num_warps=config.warps,
@@ -283,10 +285,10 @@ def backward(
     """As `reference.backward`."""
     (q,), (k, v), (do, o) = _addressable(q), _addressable(k, v), _addressable(do, o)
     batch, tokens, heads, dim = q.shape
-    tiles, width = blocks.index.shape[2:]
+    tiles, width = blocks.chosen.shape[2:]
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     delta = torch.empty_like(lse)
-    index, count = blocks.index.contiguous(), blocks.count.contiguous()
+    index, count = blocks.chosen.contiguous(), blocks.counts.contiguous()
     config = QUERIES[_rounded(dim)]
     block_q, block_kv = _blocks(config, blocks.q_max, blocks.kv_max)
     parts = triton.cdiv(blocks.q_max, block_q)
@@ -316,7 +318,7 @@ def invert(index: Tensor, count: Tensor, kv_tiles: int) -> tuple[Tensor, Tensor]
     index, count: as in `TileLists`. Returns int32 [B * heads, query tiles * width] and int32
     [B * heads, kv_tiles + 1]. A stable sort, so the order is a function of the lists alone.
     """
-    tiles, width = index.shape[2:]
+    width = index.shape[-1]
     used = torch.arange(width, device=index.device) < count[..., None]
     owner = index.where(used, kv_tiles).flatten(0, 1).flatten(1)
     owner, order = owner.sort(dim=1, stable=True)

@@ -20,16 +20,25 @@ from reelmill.commands import (
     corpus,
     curate,
     demo,
+    diff,
     doctor,
     encode,
+    evaluate,
+    forget,
     generate,
+    kernels,
     model,
+    plan,
     recipe,
+    rejected,
     report,
+    retry,
     review,
     status,
     train,
     weights,
+    where,
+    why,
 )
 from reelmill.commands.options import Via
 from reelmill.errors import Interrupted, ReelmillError, UsageError
@@ -81,10 +90,19 @@ for through in (app, flow):
     through.command(epilog=encode.EPILOG)(encode.encode)
     through.command(epilog=train.EPILOG)(train.train)
     through.command(epilog=generate.EPILOG)(generate.generate)
+app.command(epilog=plan.EPILOG)(plan.plan)
+app.command(epilog=why.EPILOG)(why.why)
+app.command(epilog=where.EPILOG)(where.where)
+app.command(epilog=rejected.EPILOG)(rejected.rejected)
+app.command(epilog=diff.EPILOG)(diff.diff)
+app.command(epilog=retry.EPILOG)(retry.retry)
+app.command(epilog=forget.EPILOG)(forget.forget)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(report.app, name="report")
 app.add_typer(review.app, name="review")
 app.add_typer(model.app, name="model")
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(kernels.app, name="kernels")
 app.add_typer(weights.app, name="weights")
 app.command(epilog=status.EPILOG)(status.status)
 app.command()(doctor.doctor)

@@ -52,7 +52,9 @@ def run(q, k, v, lists, layout, do, backend="triton") -> list[Tensor]:
 
 
 def errors(found: list[Tensor], expected: list[Tensor]) -> float:
-    return max(float((a.double() - b.double()).abs().max()) for a, b in zip(found, expected))
+    return max(
+        float((a.double() - b.double()).abs().max()) for a, b in zip(found, expected, strict=True)
+    )
 
 
 def against_the_oracle() -> dict[str, float]:
