@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from reelmill.datasets.parquet import read_parquet
 from reelmill.errors import DatasetError
 
 SCHEMA = 1
@@ -48,6 +48,8 @@ INDEX_COLUMNS = pa.schema(
         ("tags", pa.list_(pa.string())),
     ]
 )
+
+_NEEDED = ("key", "shard", "member", "offset", "size", "crc32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +152,10 @@ class ShardIndex:
             raise DatasetError(f"shard index {path} cannot be read: {error.strerror}.") from error
         if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
             raise DatasetError(f"shard index {path} is damaged: its sha256 is not the manifest's.")
-        try:
-            rows = pq.read_table(pa.BufferReader(data), schema=INDEX_COLUMNS)
-        except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"shard index {path} cannot be read: {error}.") from error
+        rows = read_parquet(data, f"shard index {path}", schema=INDEX_COLUMNS)
+        lacking = [n for n in _NEEDED if rows[n].null_count]
+        if lacking:
+            raise DatasetError(f"shard index {path} has a row without {lacking[0]}.")
         return cls(folder, manifest, rows)
 
     @property

@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
+from reelmill.datasets.parquet import read_parquet
 from reelmill.datasets.workspace import commit_bytes, table_bytes, writing
 from reelmill.errors import DatasetError
 
@@ -231,9 +232,11 @@ class LatentDataset:
         self.folder = folder
         self.manifest = _read_manifest(folder)
         data = _read_checked(folder / "index.parquet", self.manifest.index)
-        self.rows = pq.read_table(pa.BufferReader(data), schema=_ROWS)
+        self.rows = read_parquet(data, f"latent index {folder / 'index.parquet'}", schema=_ROWS)
+        if any(self.rows[name].null_count for name in _ROWS.names):
+            raise DatasetError(f"latent index {folder / 'index.parquet'} has an empty cell.")
         fixed = _read_checked(folder / "constants.safetensors", self.manifest.constants)
-        self.constants: dict[str, np.ndarray] = safetensors.numpy.load(fixed)
+        self.constants = _tensors(fixed, f"latent constants {folder / 'constants.safetensors'}")
         self._columns = {n: self.rows[n].to_pylist() for n in self.rows.column_names}
         self._files: dict[str, int] = {}
 
@@ -267,12 +270,12 @@ class LatentDataset:
         data, meta = self._member(row, "data"), self._member(row, "meta")
         where = f"sample {key} in {self.folder / self._columns['part'][row]}.tar"
         try:
-            tensors = safetensors.numpy.load(data)
+            tensors = _tensors(data, where)
             fields = json.loads(meta)
             video = tensors["video"]
             if video.ndim != 4 or not isinstance(fields, dict):
                 raise ValueError(f"video of shape {video.shape}")
-        except Exception as error:  # safetensors raises a class of its own for a bad header
+        except (ValueError, KeyError, RecursionError) as error:
             raise DatasetError(f"{where} is no latent sample: {error}") from error
         return LatentSample(
             key=key,
@@ -346,6 +349,13 @@ def _read_manifest(folder: Path) -> LatentManifest:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"latent manifest {path} cannot be read: {error}.") from error
     return manifest
+
+
+def _tensors(data: bytes, what: str) -> dict[str, np.ndarray]:
+    try:
+        return dict(safetensors.numpy.load(data))
+    except Exception as error:  # safetensors raises a class of its own for a bad header
+        raise DatasetError(f"{what} holds no tensors: {error}.") from error
 
 
 def _read_checked(path: Path, digest: str) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from reelmill.datasets.parquet import column_names, read_parquet
 from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
 from reelmill.errors import DatasetError
 
@@ -112,20 +113,19 @@ class Ledger:
         before it is removed: kill -9 leaves each row there whole, or gone.
         """
         count = 0
-        unlisted: set[str] = set()
         for path in sorted((self.workspace.ledger / "commits").glob("*.json")):
             before = self._read_commit(path)
             after = dict(before)
             for name in before:
                 folder, _, file = name.rpartition("/")
                 where = next(p for p in self.files(folder) if p.name == file)
-                columns = [c for c in pq.read_schema(where).names if c in ("unit", "cause")]
-                gone = lost(folder, pq.read_table(where, columns=columns, partitioning=None))
+                columns = [c for c in column_names(where) if c in ("unit", "cause")]
+                gone = lost(folder, _read(where, columns=columns))
                 if not gone.any():
                     continue
                 count += int(gone.sum())
                 del after[name]
-                rest = pq.read_table(where, partitioning=None).filter(pa.array(~gone))
+                rest = _read(where).filter(pa.array(~gone))
                 if rest.num_rows:
                     data = table_bytes(rest)
                     digest = hashlib.sha256(data).hexdigest()
@@ -133,15 +133,19 @@ class Ledger:
                     commit_bytes(self.workspace.root / kept, data)
                     after[kept] = digest
             if after != before:
-                unlisted |= before.keys() - after.keys()
                 self._write_commit(after)
                 path.unlink()
         self._read_commits()
-        for name in unlisted:
-            folder, _, file = name.rpartition("/")
-            if file not in self._committed.get(folder, {}):
-                (self.workspace.root / name).unlink(missing_ok=True)
+        self._sweep()
         return count
+
+    def _sweep(self) -> None:
+        """Deletes files that no commit lists: rows that went, and what kill -9 left behind."""
+        root = self.workspace.root
+        for path in [*root.glob("ledger/*/**/*.parquet*"), *root.glob("tracks/**/*.parquet*")]:
+            folder = str(path.parent.relative_to(root))
+            if folder != "ledger/verdicts" and path.name not in self._committed.get(folder, {}):
+                path.unlink()
 
     def files(self, folder: str) -> list[Path]:
         """Committed files of a folder, each checked once against its sha256."""
@@ -169,13 +173,16 @@ class Ledger:
         files = self.files(folder)
         if not files:
             return None
-        return pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
+        try:
+            return pa.concat_tables([_read(file) for file in files])
+        except pa.ArrowException as error:
+            raise DatasetError(f"ledger files of {folder} do not fit together: {error}") from error
 
     def units(self, folder: str) -> set[str]:
         """Units that have a row in a folder."""
         found: set[str] = set()
         for file in self.files(folder):
-            found.update(pq.read_table(file, columns=["unit"], partitioning=None)[0].to_pylist())
+            found.update(_read(file, columns=["unit"])[0].to_pylist())
         return found
 
 
@@ -204,7 +211,7 @@ class TrackReader:
     def __init__(self, ledger: Ledger, folder: str):
         self._file_of: dict[str, Path] = {}
         for file in ledger.files(folder):
-            units = pq.read_table(file, columns=["unit"], partitioning=None)[0].to_pylist()
+            units = _read(file, columns=["unit"])[0].to_pylist()
             self._file_of.update(dict.fromkeys(units, file))
         self._open: tuple[Path | None, dict[str, dict[str, np.ndarray]]] = (None, {})
 
@@ -215,7 +222,7 @@ class TrackReader:
         file = self._file_of[unit]
         if self._open[0] != file:
             found: dict[str, dict[str, np.ndarray]] = {}
-            for row in pq.read_table(file, schema=_TRACKS, partitioning=None).to_pylist():
+            for row in _read(file, schema=_TRACKS).to_pylist():
                 found.setdefault(row["unit"], {})[row["name"]] = _array(row, file)
             self._open = (file, found)
         return self._open[1][unit]
@@ -223,13 +230,21 @@ class TrackReader:
 
 def _array(row: Mapping[str, Any], file: Path) -> np.ndarray:
     dtype, shape, data = row["dtype"], row["shape"], row["data"]
-    expected = np.prod(shape, dtype=np.int64) * int(dtype[2:]) if dtype in _TRACK_DTYPES else -1
-    if expected != len(data) or expected > MAX_TRACK_BYTES or any(n < 0 for n in shape):
+    try:
+        expected = math.prod(shape) * int(dtype[2:]) if dtype in _TRACK_DTYPES else -1
+        if expected != len(data) or expected > MAX_TRACK_BYTES or any(n < 0 for n in shape):
+            raise ValueError(f"dtype {dtype!r}, shape {shape}, {len(data)} bytes")
+        return np.frombuffer(data, dtype=dtype).reshape(shape)
+    except (TypeError, ValueError) as error:
         raise DatasetError(
-            f"track {row['name']!r} of {row['unit']} in {file} is damaged: dtype {dtype!r}, shape "
-            f"{shape}, {len(data)} bytes."
-        )
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
+            f"track {row['name']!r} of {row['unit']} in {file} is damaged: {error}."
+        ) from error
+
+
+def _read(
+    file: Path, *, columns: Sequence[str] | None = None, schema: pa.Schema | None = None
+) -> pa.Table:
+    return read_parquet(file, f"ledger file {file}", columns=columns, schema=schema)
 
 
 def latest_rows(table: pa.Table, units: Sequence[str]) -> np.ndarray:

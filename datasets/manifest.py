@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from reelmill.datasets.parquet import read_parquet
 from reelmill.datasets.sample import Asset
 from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
-from reelmill.errors import SourceError
+from reelmill.errors import DatasetError, SourceError
 
 log = logging.getLogger(__name__)
 PARTITION_ASSETS = 32
@@ -129,12 +129,13 @@ def _walk(folder: Path, skipped: Path | None) -> list[Path]:
 
 def read_hashes(workspace: Workspace) -> dict[str, tuple[str, str, int]]:
     """What is remembered of source files by path: stat, sha256, bytes. Damaged: nothing is."""
-    try:
-        rows = pq.read_table(workspace.manifest / HASHES, schema=_HASHES).to_pylist()
-    except FileNotFoundError:
+    path = workspace.manifest / HASHES
+    if not path.exists():
         return {}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        log.warning("the remembered hashes are damaged (%s): every file is hashed again.", error)
+    try:
+        rows = read_parquet(path, f"memory of hashes {path}", schema=_HASHES).to_pylist()
+    except DatasetError as error:
+        log.warning("%s Every file is hashed again.", error)
         return {}
     return {row["path"]: (row["stat"], row["sha256"], row["bytes"]) for row in rows}
 

@@ -110,6 +110,7 @@ def demo(
         curriculum=size.curriculum,
         seed=seed,
         unreviewed=True,
+        threads=1,  # a model this small gains nothing from more, and loses much on a busy machine
     )
     prompt = next(file.caption or "" for file in truth.files if file.training)
     clip = generate(

@@ -66,6 +66,11 @@ def gated_sum_op(
         from reelmill.kernels.triton.coarse import gated_sum as kernel
 
         return kernel(fine, gate, coarse, offsets, longest)
+    tiles = coarse.shape[2]
+    if fine.shape[1] == tiles * longest and fine.dtype == coarse.dtype:
+        a, b = (x.unflatten(1, (tiles, longest)) for x in (fine, gate))
+        total = torch.addcmul(a, b, coarse.transpose(1, 2)[:, :, None])
+        return total.flatten(1, 2).contiguous()
     out = _spread(coarse, offsets, fine.shape[1]).mul_(gate).add_(fine)
     return out.to(fine.dtype, memory_format=torch.contiguous_format)
 

@@ -1,8 +1,8 @@
-"""Block-sparse attention on the CPU: selected key tiles are gathered, then multiplied densely.
+"""Block-sparse attention on the CPU: selected key tiles are gathered, then attended to densely.
 
-Costs one copy of the selected keys and values beside the dense work on them. Buffers are reused and
-sized for the L2 cache; a long list goes through in parts with a running softmax. Half types are
-computed in float32, float64 in itself.
+Costs one copy of the selected keys and values beside the dense work on them. Forward is torch's own
+flash attention, backward five batched products. Buffers are reused and sized for the L2 cache; a
+long list goes through in parts. Half types are computed in float32, float64 in itself.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from reelmill.kernels.reference import Blocks, working_type
 
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 SPAN = 32
 """Key tiles gathered at once for one query tile; 2048 keys of 64 floats are 512 kB."""
-CACHE = 1 << 20
+CACHE = 1 << 21
 """Bytes of gathered keys and values that one step may take, when several query tiles fit."""
 
 
@@ -29,16 +30,15 @@ def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Te
     lse = q.new_empty(batch, heads, tokens, dtype=work)
     plan = _Plan.of(blocks, dim, work)
     room = _Buffers(plan, dim, work)
-    queries, out = plan.q.room(dim, work), plan.q.room(dim, work)
-    keys, values = plan.kv.room(dim, work), plan.kv.room(dim, work)
-    total = plan.q.room(1, work)
+    queries, out, total = plan.q.room(dim, work), plan.q.room(dim, work), plan.q.room(1, work)
+    pairs = plan.kv.room(2 * dim, work)  # each token's key, then its value: one copy gathers both
     for b in range(batch):
         for h in range(heads):
             plan.q.fill(queries, q[b, :, h]).mul_(blocks.scale)
-            plan.kv.fill(keys, k[b, :, h])
-            plan.kv.fill(values, v[b, :, h])
+            plan.kv.fill(pairs[..., :dim], k[b, :, h])
+            plan.kv.fill(pairs[..., dim:], v[b, :, h])
             lists = blocks.chosen[b, h], blocks.counts[b, h]
-            _head(queries, keys, values, *lists, plan, room, out, total)
+            _head(queries, pairs, *lists, plan, room, out, total)
             o[b, :, h] = plan.q.tokens(out)
             lse[b, h] = plan.q.tokens(total)[:, 0]
     return o, lse
@@ -99,10 +99,11 @@ class _Pad:
 
     def fill(self, room: Tensor, x: Tensor) -> Tensor:
         """Puts x [tokens, dim] into its slots."""
+        flat = room.flatten(0, 1)
         if self.slot is None:
-            room.view(x.shape).copy_(x)
+            flat.copy_(x)
         else:
-            room.view(-1, x.shape[-1])[self.slot] = x.to(room.dtype)
+            flat[self.slot] = x.to(room.dtype)
         return room
 
     def tokens(self, room: Tensor) -> Tensor:
@@ -169,27 +170,27 @@ class _Buffers:
 
     def __init__(self, plan: _Plan, dim: int, dtype: torch.dtype) -> None:
         keys = plan.chunk * plan.span * plan.kv.side
-        self._gathered = [torch.empty(keys * dim, dtype=dtype) for _ in range(2)]
-        self._scores = [torch.empty(keys * plan.q.side, dtype=dtype) for _ in range(2)]
+        self._gathered = torch.empty(2 * keys * dim, dtype=dtype)
+        self._scores = torch.empty(2 * keys * plan.q.side, dtype=dtype)
 
-    def gather(self, source: Tensor, tiles: Tensor, rows: int, number: int) -> Tensor:
-        """The listed tiles of source [tiles, side, D] as [rows, n, D]. There are two such rooms."""
+    def gather(self, source: Tensor, tiles: Tensor, rows: int, second: bool = False) -> Tensor:
+        """The listed tiles of source [tiles, side, D] as [rows, n, D]; room for two of a size."""
         shape = (len(tiles), *source.shape[1:])
-        out = self._gathered[number][: prod(shape)].view(shape)
+        start = prod(shape) if second else 0
+        out = self._gathered[start : start + prod(shape)].view(shape)
         torch.index_select(source, 0, tiles, out=out)
         return out.view(rows, -1, shape[-1])
 
-    def product(self, a: Tensor, b: Tensor, number: int) -> Tensor:
-        """a b^T for a [rows, side, D] and b [rows, n, D]. There are two such rooms."""
+    def product(self, a: Tensor, b: Tensor, second: bool = False) -> Tensor:
+        """a b^T for a [rows, side, D] and b [rows, n, D]; room for two of one size."""
         shape = (*a.shape[:2], b.shape[1])
-        out = self._scores[number][: prod(shape)].view(shape)
-        return torch.bmm(a, b.mT, out=out)
+        start = prod(shape) if second else 0
+        return torch.bmm(a, b.mT, out=self._scores[start : start + prod(shape)].view(shape))
 
 
 def _head(
     q: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    pairs: Tensor,
     index: Tensor,
     count: Tensor,
     plan: _Plan,
@@ -198,33 +199,28 @@ def _head(
     total: Tensor,
 ) -> None:
     """Attention of one head, into out [tiles, side, D] and total (log sum exp) [tiles, side, 1]."""
-    lowest = torch.finfo(q.dtype).min / 2
+    dim = q.shape[-1]
     for rows, parts in plan.steps(index, count):
-        queries, o, top, weight = q[rows], None, None, None
+        queries, o, lse = q[rows].unsqueeze(1), None, None
         for tiles, bias in parts:
-            k, v = (room.gather(x, tiles, len(queries), i) for i, x in enumerate((keys, values)))
-            s = room.product(queries, k, 0)
-            if bias is not None:
-                s.add_(bias)
-            peak = s.amax(-1, keepdim=True)
-            if bias is not None:
-                peak.clamp_(min=lowest)  # a part of pads alone
-            if o is None or top is None or weight is None:
-                s.sub_(peak).exp_()
-                o, top, weight = torch.bmm(s, v), peak, s.sum(-1, keepdim=True)
-            else:
-                peak = torch.maximum(peak, top)
-                fade = top.sub_(peak).exp_()
-                s.sub_(peak).exp_()
-                weight.mul_(fade).add_(s.sum(-1, keepdim=True))
-                o.mul_(fade).baddbmm_(s, v)
-                top = peak
-        if o is None or top is None or weight is None:
+            near = room.gather(pairs, tiles, len(queries)).unsqueeze(1)
+            mask = None if bias is None else bias.unsqueeze(1)
+            step, weight = _flash(
+                queries, near[..., :dim], near[..., dim:], attn_mask=mask, scale=1.0
+            )
+            if bias is not None:  # a part of pads alone weighs nothing
+                weight = weight.masked_fill(bias.isinf().all(-1, keepdim=True), -torch.inf)
+            if o is None or lse is None:
+                o, lse = step, weight
+                continue
+            both = torch.logaddexp(lse, weight)
+            share = torch.where(both == -torch.inf, 0.0, (weight - both).exp())
+            o, lse = torch.lerp(o, step, share[..., None]), both
+        if o is None or lse is None:
             out[rows], total[rows] = 0, torch.inf
             continue
-        # A row that read anything has weight >= 1, from its largest score.
-        out[rows] = o.div_(weight.clamp(min=1))
-        total[rows] = torch.where(weight == 0, torch.inf, weight.log().add_(top))
+        out[rows] = o[:, 0]
+        total[rows] = lse.masked_fill(lse == -torch.inf, torch.inf)[:, 0, :, None]
 
 
 def _head_grad(
@@ -245,12 +241,13 @@ def _head_grad(
     for rows, parts in plan.steps(index, count):
         queries, g, shift, lse = q[rows], grad[rows], delta[rows], total[rows]
         for number, (tiles, bias) in enumerate(parts):
-            k, v = (room.gather(x, tiles, len(queries), i) for i, x in enumerate((keys, values)))
-            p = room.product(queries, k, 0)
+            k = room.gather(keys, tiles, len(queries))
+            v = room.gather(values, tiles, len(queries), second=True)
+            p = room.product(queries, k)
             if bias is not None:
                 p.add_(bias)
             p.sub_(lse).exp_()
-            ds = room.product(g, v, 1).sub_(shift).mul_(p)
+            ds = room.product(g, v, second=True).sub_(shift).mul_(p)
             step = torch.bmm(ds, k)
             dq[rows] = step if number == 0 else dq[rows] + step
             # Keys and values have been read; their room takes the gradients.

@@ -17,8 +17,8 @@ class Blocks(NamedTuple):
     """Which query tile reads which key tiles, and where the tiles lie.
 
     chosen: int32 [B, heads, query tiles, width] and counts: int32 [B, heads, query tiles] are index
-    and count of `TileLists`. q_offsets, kv_offsets: int32 [tiles + 1], first token of each tile. q_max, kv_max:
-    tokens of the largest tile. scale: of the scores.
+    and count of `TileLists`. q_offsets, kv_offsets: int32 [tiles + 1], first token of each tile.
+    q_max, kv_max: tokens of the largest tile. scale: of the scores.
     """
 
     chosen: Tensor

@@ -32,11 +32,6 @@ class TileLists:
     index: Tensor
     count: Tensor
 
-    @property
-    def density(self) -> Tensor:
-        """Mean share of `width` in use; a 0-d tensor."""
-        return self.count.float().mean() / max(self.index.shape[-1], 1)
-
 
 def tiles_kept(sparsity: float, tiles: int) -> int:
     """How many of `tiles` a sparsity in [0, 1) leaves: ceil((1 - s) tiles), at least 1."""

@@ -33,12 +33,12 @@ from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStag
 from reelmill.datasets.ledger import Batch, Ledger
 from reelmill.datasets.manifest import Manifest, build_manifest, printable, read_hashes
 from reelmill.datasets.media.decode import MediaInfo
-from reelmill.datasets.sample import Asset, Kind
+from reelmill.datasets.sample import Asset, Kind, Outcome
 from reelmill.datasets.workspace import Workspace
 
 PROBE = "Ingest"
 NEW, CHANGED, NEW_STAGE = "new input", "changed bytes", "new stage"
-AGAIN, REACHED = "failed for a passing reason", "not reached before"
+AGAIN, REACHED = "failed before", "not reached before"
 FILE_GONE = "its file is gone"
 
 
@@ -121,7 +121,7 @@ class _Reasons:
     workspace: Workspace
     ledger: Ledger
     known: set[str]
-    again: set[tuple[str, str]]
+    failed: set[str]
     changed: set[str]
     _units: dict[str, set[str]] = field(default_factory=dict)
     _past: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
@@ -141,7 +141,7 @@ class _Reasons:
             if unit in self._units_of(f"{folder}/{key}"):
                 found = changes(old, parts)
                 return "; ".join(f"{name}: {text}" for name, text in found.items())
-        if (stage, unit) in self.again:
+        if unit in self.failed or asset in self.failed:
             return AGAIN
         if asset not in self.known:
             return CHANGED if asset in self.changed else NEW
@@ -166,7 +166,7 @@ class _Planner:
         self.lines: list[PlanLine] = []
         self.waiting = 0
         self.shards: dict[str, str] = {}
-        before, again = self._last_run()
+        before, failed = self._last_run()
         hashes = read_hashes(self.workspace)
         changed = {
             asset.sha256
@@ -175,16 +175,16 @@ class _Planner:
             if hashes.get(printable(path), ("", asset.sha256))[1] != asset.sha256
         }
         self.gone = len(before - {asset.sha256 for asset in self.manifest.assets})
-        self.reasons = _Reasons(self.workspace, self.ledger, before, again, changed)
+        self.reasons = _Reasons(self.workspace, self.ledger, before, failed, changed)
 
-    def _last_run(self) -> tuple[set[str], set[tuple[str, str]]]:
-        """Assets of the last run, and what failed in it for a passing reason."""
+    def _last_run(self) -> tuple[set[str], set[str]]:
+        """Assets of the last run, and the assets and clips that failed in it."""
         if not known_runs(self.workspace):
             return set(), set()
         table = VerdictTable(self.workspace)
         rows = table.rows("level in ('asset', 'clip')")
-        again = {(r["stage"], r["unit"]) for r in rows if r["reason"] == "transient"}
-        return {r["asset"] for r in rows}, again
+        failed = {r["unit"] for r in rows if r["outcome"] == Outcome.FAILED}
+        return {r["asset"] for r in rows}, failed
 
     def plan(self) -> Plan:
         for kind, assets, infos in self._sort():

@@ -17,15 +17,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from reelmill.curation.explain.verdict_table import VerdictTable
 from reelmill.curation.explain.whereabouts import Member, TrainingRun, latents_of, shard_members
 from reelmill.curation.removals import note_removal, removed_assets
 from reelmill.curation.run_record import RunRecord, known_runs, read_run
+from reelmill.curation.verdicts import VERDICTS
 from reelmill.datasets.index import MANIFEST, ShardIndex
 from reelmill.datasets.ledger import Ledger
 from reelmill.datasets.manifest import read_hashes, save_hashes
+from reelmill.datasets.parquet import read_parquet
 from reelmill.datasets.sample import Kind
 from reelmill.datasets.shards import ShardSample, write_shards
 from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
@@ -180,7 +181,7 @@ def _shard_size(workspace: Workspace, kind: str) -> tuple[int, int]:
 def _scrub_run(workspace: Workspace, run: str, sha256: str) -> None:
     """Takes an asset out of a run's verdicts and out of its report; the counts stay."""
     path = workspace.ledger / "verdicts" / f"{run}.parquet"
-    table = pq.read_table(path)
+    table = read_parquet(path, f"verdicts {path}", schema=VERDICTS)
     names = set(table.filter(pc.equal(table["asset"], sha256))["path"].to_pylist())
     commit_bytes(path, table_bytes(table.filter(pc.not_equal(table["asset"], sha256))))
     folder = workspace.runs / run

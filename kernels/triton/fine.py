@@ -104,9 +104,8 @@ def forward_kernel(
     out = out / tl.where(empty, 1.0, weight)[:, None]
     total = tl.where(empty, float("inf"), (top + tl.log2(tl.where(empty, 1.0, weight))) * LN2)
     OUT += b * sob + h * soh + first.to(tl.int64) * sol
-    tl.store(
-        OUT + i[:, None] * sol + d[None, :], out.to(OUT.dtype.element_ty), mask=inside[:, None]
-    )
+    at_out = i[:, None] * sol + d[None, :]
+    tl.store(OUT + at_out, out.to(OUT.dtype.element_ty), mask=inside[:, None])
     tl.store(LSE + bh.to(tl.int64) * tokens + first + i, total, mask=inside)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.media import noise, truncated_copy
 
 from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.datasets.corpus.render import render_scene
@@ -21,7 +22,6 @@ from reelmill.datasets.corpus.sound import scene_audio
 from reelmill.datasets.media.encode import write_audio, write_image, write_video
 from reelmill.errors import RecipeError, SourceError, WorkspaceError
 from reelmill.reports.page import load
-from tests.media import noise, truncated_copy
 
 QUIET = ("Balance.max_share=null",)
 

@@ -16,7 +16,7 @@ from reelmill.model.codecs.codec import to_frames
 from reelmill.model.codecs.load import load_audio_codec, load_video_codec
 from reelmill.training.encode import EncodeOptions, encode
 
-SETTINGS = {"height": 32, "width": 32, "frames": (17, 9), "stride": 4}
+SETTINGS = {"channels": 16, "height": 32, "width": 32, "frames": (17, 9), "stride": 4}
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.media import noise, sound_file, truncated_copy
 
 from reelmill.curation.asset.sound_integrity import SoundIntegrity
 from reelmill.curation.media_table import summary_tracks, whole_clip
 from reelmill.datasets.media.decode import decode, probe
 from reelmill.errors import MediaError
-from tests.media import noise, sound_file, truncated_copy
 
 
 def facts(path: Path):
