@@ -19,11 +19,12 @@ from reelmill.curation.policy import Decisions
 from reelmill.curation.preview import Preview, find_preview, make_preview
 from reelmill.curation.stage import Bound, Stage
 from reelmill.curation.units import STATUS
-from reelmill.curation.workers import Lost, Workers
+from reelmill.curation.workers import Workers
 from reelmill.datasets.manifest import printable
 from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import KEPT, Clip, Outcome, Status
 from reelmill.datasets.workspace import Workspace, writing
+from reelmill.errors import MediaError
 from reelmill.reports import schema
 
 A_GROUP = 6
@@ -96,10 +97,11 @@ class Gallery:
         made_before = find_preview(self.workspace.previews, clip)
         if made_before is not None:
             return made_before
-        item = (self.workspace.previews, path, info, clip)
-        name = f"preview of clip {clip.id} from {path}"
-        made = next(iter(self.workers.map(make_preview, [item], name=lambda i: name)))
-        return Preview() if isinstance(made, Lost) else made
+        folder, name = self.workspace.previews, f"preview of clip {clip.id} from {path}"
+        try:
+            return self.workers.call(make_preview, folder, path, info, clip, name=name)
+        except MediaError:
+            return Preview()
 
     def _bring(self, file: Path | None) -> str | None:
         """Puts a preview into the run's folder, which must be complete in itself."""

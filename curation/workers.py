@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reelmill.curation.zygote import Zygote, shared_zygote
-from reelmill.errors import UsageError
+from reelmill.errors import MediaError, UsageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -136,6 +136,13 @@ class Workers:
         finally:
             while job.busy:
                 self._end(job.busy.pop())
+
+    def call(self, function: Callable[..., Result], *item: Any, name: str) -> Result:
+        """function(*item), in a worker. Raises MediaError when the item is lost."""
+        (result,) = self.map(function, [item], name=lambda index: name)
+        if isinstance(result, Lost):
+            raise MediaError(result.message, cause=result.cause)
+        return result
 
     def _run(self, job: _Job, count: int, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """(index, result) of items as they are done, by `count` workers; notes those lost."""

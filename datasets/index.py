@@ -109,7 +109,7 @@ def read_manifest(folder: Path) -> ShardManifest:
         manifest = ShardManifest(shards, str(data["index"]), str(data["index_sha256"]))
     except (FileNotFoundError, NotADirectoryError):
         return ShardManifest(())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, ArithmeticError, LookupError, TypeError, RecursionError) as error:
         raise DatasetError(f"shard manifest {path} cannot be read: {error!r}.") from error
     if schema != SCHEMA:
         raise DatasetError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -17,6 +17,8 @@ ODD = (
     "..", "../../etc/passwd", "/etc/passwd", "a" * 5000, "\x00", "\udcff", [], {}, [[]], {"": None},
     [None] * 50, "!!python/object/apply:os.system",
 )  # fmt: skip
+
+_LEAVE_OUT = object()
 
 
 def allowed(read: Callable[[], Any]) -> None:
@@ -66,6 +68,20 @@ def twisted(draw: st.DrawFn, text: str | bytes) -> bytes:
                 name = draw(st.sampled_from(("extra", "../x", "")))
                 holder[name] = copy.deepcopy(draw(st.sampled_from(ODD)))
     return json.dumps(value).encode()
+
+
+def every_twist(text: str | bytes) -> Iterator[bytes]:
+    """JSON with one value replaced: every value by every odd one, and left out."""
+    count = len(_places(json.loads(text)))
+    for place in range(count):
+        for odd in (*ODD, _LEAVE_OUT):
+            value = json.loads(text)
+            holder, key = _places(value)[place]
+            if odd is _LEAVE_OUT:
+                del holder[key]
+            else:
+                holder[key] = odd
+            yield json.dumps(value).encode()
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

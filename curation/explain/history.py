@@ -16,6 +16,7 @@ import duckdb
 
 from reelmill.curation.explain.verdict_table import Row, VerdictTable
 from reelmill.curation.run_record import BoundRecord, StageRecord
+from reelmill.curation.stage import OPS
 from reelmill.datasets.ledger import Ledger
 from reelmill.datasets.sample import Kind, Outcome, Status
 from reelmill.datasets.workspace import Workspace
@@ -178,14 +179,12 @@ def _fact(name: str, unit: str, facts: Row) -> FactLine:
     if value is not None:
         return FactLine(name, unit, value, str(Status.MEASURED))
     if facts.get("cause"):
-        return FactLine(name, unit, None, str(Status.FAILED), str(facts.get("message") or ""))
+        return FactLine(name, unit, None, str(Status.FAILED))
     status, _, reason = (why or "").partition(": ")
     return FactLine(name, unit, None, status or str(Status.NOT_MEASURED), reason)
 
 
 def _bound(field: str, bound: BoundRecord, facts: Row) -> BoundLine:
-    from reelmill.curation.stage import OPS
-
     value = facts.get(bound.fact)
     text = str(bound) if bound.fact else f"{field} = {bound.value}"
     if bound.value is None or not bound.fact or not isinstance(value, int | float):

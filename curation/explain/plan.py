@@ -141,12 +141,12 @@ class _Reasons:
             if unit in self._units_of(f"{folder}/{key}"):
                 found = changes(old, parts)
                 return "; ".join(f"{name}: {text}" for name, text in found.items())
-        if unit in self.failed or asset in self.failed:
-            return AGAIN
         if asset not in self.known:
             return CHANGED if asset in self.changed else NEW
-        never = not any(self._units_of(f"{folder}/{key}") for key in self._past[stage])
-        return NEW_STAGE if never and not self._units_of(f"{folder}/{key_of(parts)}") else REACHED
+        keys = [*self._past[stage], key_of(parts)]
+        if not any(self._units_of(f"{folder}/{key}") for key in keys):
+            return NEW_STAGE
+        return AGAIN if unit in self.failed or asset in self.failed else REACHED
 
     def _units_of(self, folder: str) -> set[str]:
         if folder not in self._units:

@@ -18,10 +18,11 @@ import duckdb
 
 from reelmill.curation.cut import SUFFIX, CutSettings, cut
 from reelmill.curation.explain.verdict_table import Row, VerdictTable
-from reelmill.curation.media_table import CLIPS, MEDIA, clips_from, info_from
+from reelmill.curation.media_table import CLIPS, MEDIA, clips_from, info_from, whole_clip
 from reelmill.curation.preview import make_preview
 from reelmill.curation.run_record import KindRecord
-from reelmill.datasets.ledger import Ledger
+from reelmill.curation.workers import Workers
+from reelmill.datasets.ledger import Ledger, TrackReader
 from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Clip, Kind, Outcome
 from reelmill.datasets.workspace import commit_bytes, writing
@@ -82,11 +83,12 @@ def export(
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    media = _Media(table)
     done = []
-    for reject in found:
-        done.append(_export_one(media, reject, folder, copies))
-        advance(1)
+    with Workers(1) as workers:
+        media = _Media(table, workers)
+        for reject in found:
+            done.append(_export_one(media, reject, folder, copies))
+            advance(1)
     lines = (json.dumps(item.__dict__, ensure_ascii=False) + "\n" for item in done)
     commit_bytes(folder / LIST, "".join(lines).encode())
     return done
@@ -113,9 +115,9 @@ def _export_one(media: _Media, reject: Reject, folder: Path, copies: bool) -> Re
         info = media.info(reject.asset)
         if copies:
             target = folder / f"{clip.id}{SUFFIX[clip.kind]}"
-            cut(source, info, clip, target, media.settings(clip.kind))
+            media.open(cut, source, info, clip, target, media.settings(clip.kind))
             return replace(reject, files=(target.name,))
-        preview = make_preview(folder, source, info, clip)
+        preview = media.open(make_preview, folder, source, info, clip)
         files = tuple(p.name for p in (preview.player, preview.poster) if p is not None)
         return replace(reject, files=files, note="" if files else "it cannot be decoded")
     except MediaError as error:
@@ -131,11 +133,16 @@ def _suffix(path: Path) -> str:
 class _Media:
     """What the ledger knows of the media behind verdict rows."""
 
-    def __init__(self, table: VerdictTable):
+    def __init__(self, table: VerdictTable, workers: Workers):
+        self._workers = workers
         self.record = table.record
         self._ledger = Ledger(table.workspace)
         self._clips: dict[Kind, dict[str, Clip]] = {}
         self._infos: dict[str, str] | None = None
+
+    def open(self, function: Callable[..., Any], *item: Any) -> Any:
+        """function(*item), which opens media, apart from this process."""
+        return self._workers.call(function, *item, name=str(item[0]))
 
     def info(self, asset: str) -> MediaInfo:
         if self._infos is None:
@@ -159,9 +166,6 @@ class _Media:
         return self._whole(reject.asset, kind)
 
     def _whole(self, asset: str, kind: Kind) -> Clip | None:
-        from reelmill.curation.media_table import whole_clip
-        from reelmill.datasets.ledger import TrackReader
-
         folder = self.record.decoded.replace("ledger/decoded/", "tracks/decode/")
         reader = TrackReader(self._ledger, folder)
         return whole_clip(asset, self.info(asset), reader[asset]) if asset in reader else None

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.mutations import ODD, allowed, damaged, twisted
+from tests.mutations import ODD, allowed, damaged, every_twist, twisted
 
 from reelmill.curation.key_record import past_components, save_components
 from reelmill.curation.recipe import check, load_yaml, to_yaml
@@ -40,6 +40,9 @@ def test_recipes(tmp_path, examples):
         path.write_bytes(data)
         allowed(lambda: check(load_yaml(path, KNOWN)))
 
+    if examples > 100:
+        for data in every_twist(plain):
+            read(data)
     fuzz(examples, st.one_of(damaged(text), twisted(plain)), read)
 
 
@@ -82,6 +85,8 @@ def test_run_records(tmp_path, examples):
         path.write_bytes(data)
         allowed(lambda: read_run(place, "r1").verdicts(place))
 
+    for data in every_twist(text):
+        read(data)
     fuzz(examples, st.one_of(damaged(text.encode()), twisted(text)), read)
 
 
@@ -104,6 +109,8 @@ def test_key_records(tmp_path, examples):
 
         allowed(explain)
 
+    for data in every_twist(text):
+        read(data)
     fuzz(examples, st.one_of(damaged(text), twisted(text)), read)
 
 

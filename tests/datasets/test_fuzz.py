@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.mutations import allowed, damaged, twisted
+from tests.mutations import allowed, damaged, every_twist, twisted
 
 from reelmill.datasets.index import ShardIndex, read_manifest
 from reelmill.datasets.latents import LatentDataset, LatentSample, PartWriter, finish
@@ -43,6 +43,32 @@ def fuzz(examples: int, files: st.SearchStrategy[bytes], read: Callable[[bytes],
 def both(path: Path) -> st.SearchStrategy[bytes]:
     """Mutations of a JSON file: of its bytes and of its values."""
     return st.one_of(damaged(path.read_bytes()), twisted(path.read_bytes()))
+
+
+def twist(path: Path, *reads: Callable[[], object]) -> None:
+    """Reads a JSON file with each of its values replaced by each odd one."""
+    whole = path.read_bytes()
+    try:
+        for data in every_twist(whole):
+            path.write_bytes(data)
+            for read in reads:
+                allowed(read)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_every_value_of_a_ledger_commit(place, ledger):
+    (commit,) = (place.ledger / "commits").glob("*.json")
+    twist(commit, lambda: read_all(place))
+
+
+def test_every_value_of_a_shard_manifest(shards):
+    reads = (lambda: read_manifest(shards), lambda: read_shards(shards))
+    twist(shards / "manifest.json", *reads, lambda: find_existing(shards))
+
+
+def test_every_value_of_a_latent_manifest(latents):
+    twist(latents / "manifest.json", lambda: read_latents(latents))
 
 
 # The ledger -----------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_flows_take_every_option_of_the_engine():
     from reelmill.training.generate import GenerateOptions
 
     for flow, options, made_by_us in (
-        (curate.curate, CurateOptions, {"command"}),
+        (curate.curate, CurateOptions, {"command", "limits"}),  # neither way sets limits
         (encode.encode, EncodeOptions, set()),
         (train.train, TrainOptions, set()),
         (generate.generate, GenerateOptions, set()),
