@@ -151,6 +151,8 @@ class Packer:
             manifest = read_manifest(self.folder)
         for clip in survivors:
             self._file(clip).unlink(missing_ok=True)
+        for part in self.workspace.cuts.glob("part-*"):  # of workers that died over them
+            part.unlink()
         paths = tuple(self.folder / shard.file for shard in manifest)
         return Materialised(paths, tuple(manifest), self.cut_now, len(survivors))
 

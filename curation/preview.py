@@ -36,12 +36,15 @@ def make_preview(folder: Path, path: Path, info: MediaInfo, clip: Clip) -> Previ
 
     A clip that will not decode has none: its card says why.
     """
-    poster, player = _files(folder, clip)
-    try:
-        if not player.exists():
-            _make(poster, player, path, info, clip)
-    except (MediaError, ValueError):
-        return Preview()
+    if find_preview(folder, clip) is None:
+        parts = [path.with_name(f"part-{path.name}") for path in _files(folder, clip)]
+        try:
+            _make(*parts, path, info, clip)
+        except (MediaError, ValueError):
+            return Preview()
+        for part, whole in zip(parts, _files(folder, clip), strict=True):  # the player, last
+            if part.exists():
+                part.replace(whole)
     return find_preview(folder, clip) or Preview()
 
 

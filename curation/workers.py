@@ -27,12 +27,12 @@ from typing import Any, TypeVar
 from reelmill.curation.zygote import Zygote, shared_zygote
 from reelmill.errors import MediaError, UsageError
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TICK_S = 0.25
 SHARE = 0.7
 LEAST_GB = 2.0
+LEAKED = 0.8  # of its memory, held with nothing to do: such a worker is let go
 MAX_WORKERS = 512
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -153,6 +153,9 @@ class Workers:
                 self._start(job, waiting.popleft())
             for worker in self._ready(memory, job):
                 yield from self._collect(worker, job)
+            for worker in [w for w in self._idle if _resident(w.process) > LEAKED * memory]:
+                self._idle.remove(worker)
+                self._end(worker)
 
     def _start(self, job: _Job, index: int) -> None:
         worker = self._idle.pop() if self._idle else self._new()

@@ -72,6 +72,16 @@ def toil(seconds: float, value: int) -> int:
     return value
 
 
+_leaked: list[np.ndarray] = []
+
+
+def leak(megabytes: int) -> int:
+    """Keeps memory, up to that much in all; returns the process."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    _leaked.append(np.ones(max(0, megabytes * 1_000_000 - resident), np.uint8))
+    return os.getpid()
+
+
 def process(value: int) -> int:
     return os.getpid()
 

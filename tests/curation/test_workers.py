@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tests.faults import Fault, do, pause, process, toil
+from tests.faults import Fault, do, leak, pause, process, toil
 from tests.media import noise_video
 from tests.trees import digests
 
@@ -94,6 +94,15 @@ def test_who_is_given_more_time_or_shows_signs_of_life_may_take_longer():
 def test_one_map_may_run_inside_another(workers):
     outer = workers.map(pause, [(0.2, i) for i in range(4)], name=str)
     assert [(i, results(workers, [("", i)])) for i in outer] == [(i, [i * i]) for i in range(4)]
+
+
+def test_a_worker_that_leaks_is_replaced():
+    with Workers(1, Limits(memory_gb=0.9)) as pool:
+        (before,) = results(pool, [(0,)], process)
+        (leaky,) = results(pool, [(780,)], leak)
+        (after,) = results(pool, [(0,)], process)
+    assert before == leaky
+    assert after != leaky
 
 
 def test_workers_end_when_the_pool_closes():
