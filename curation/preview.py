@@ -37,12 +37,13 @@ def make_preview(folder: Path, path: Path, info: MediaInfo, clip: Clip) -> Previ
     A clip that will not decode has none: its card says why.
     """
     if find_preview(folder, clip) is None:
-        parts = [path.with_name(f"part-{path.name}") for path in _files(folder, clip)]
+        files = _files(folder, clip)
+        poster, player = (file.with_name(f"part-{file.name}") for file in files)
         try:
-            _make(*parts, path, info, clip)
+            _make(poster, player, path, info, clip)
         except (MediaError, ValueError):
             return Preview()
-        for part, whole in zip(parts, _files(folder, clip), strict=True):  # the player, last
+        for part, whole in zip((poster, player), files, strict=True):  # the player comes last
             if part.exists():
                 part.replace(whole)
     return find_preview(folder, clip) or Preview()
