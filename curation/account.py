@@ -100,6 +100,7 @@ def _report(
             rejected=last.amount(_with(last.decisions, Outcome.REJECTED)),
             failed=last.amount(_with(last.decisions, Outcome.FAILED)),
         )
+    stages = gallery.illustrate(stages)
     assets = _asset_outcomes(curation, levels)
     failures = _failures(curation, levels)
     notes, over = _notes(curation), _over_budget(curation, levels, assets, clips)

@@ -19,12 +19,11 @@ from reelmill.curation.policy import Decisions
 from reelmill.curation.preview import Preview, find_preview, make_preview
 from reelmill.curation.stage import Bound, Stage
 from reelmill.curation.units import STATUS
-from reelmill.curation.workers import Workers
+from reelmill.curation.workers import Lost, Workers
 from reelmill.datasets.manifest import printable
 from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import KEPT, Clip, Outcome, Status
 from reelmill.datasets.workspace import Workspace, writing
-from reelmill.errors import MediaError
 from reelmill.reports import schema
 
 A_GROUP = 6
@@ -33,17 +32,21 @@ PREVIEWS = 48
 
 @dataclass
 class Gallery:
-    """Examples of all stages of a run, sharing one budget of previews."""
+    """Examples of all stages of a run, sharing one budget of previews.
+
+    wanted: what a preview is made of, by clip. clip_of: the clip that an example shows, by id.
+    """
 
     workspace: Workspace
     run: Path
     workers: Workers
-    made: dict[str, schema.Preview] = field(default_factory=dict)
+    wanted: dict[str, tuple[Path, MediaInfo, Clip]] = field(default_factory=dict)
+    clip_of: dict[str, str] = field(default_factory=dict)
 
     def examples(
         self, level: Level, stage: Stage, decisions: Decisions, rows: Sequence[int] | np.ndarray
     ) -> list[schema.Example]:
-        """Examples of the units `rows` that came into a stage."""
+        """Examples of the units `rows` that came into a stage, without previews as yet."""
         found = []
         for group, chosen in _groups(stage, decisions, rows):
             found += [self._example(level, stage, decisions, row, group, b) for row, b in chosen]
@@ -66,8 +69,10 @@ class Gallery:
         value, bound = here.value, here.bound
         if here is KEPT and near is not None:
             value, bound = float(units.columns[near.fact].values[row]), str(near)
+        shown = units.ids[row] if decisions is level.clip_decisions else asset.id
+        self._want(shown, Path(asset.path), level.infos[clip.asset], clip)
         return schema.Example(
-            id=units.ids[row] if decisions is level.clip_decisions else asset.id,
+            id=shown,
             path=printable(Path(asset.path).name),
             outcome=here.outcome.value,
             group=group,
@@ -77,31 +82,44 @@ class Gallery:
             detail=here.detail,
             start=clip.start_us / 1e6,
             end=clip.end_us / 1e6,
-            preview=self._preview(level, decisions, row),
             facts=_facts(stage, decisions, row),
         )
 
-    def _preview(self, level: Level, decisions: Decisions, row: int) -> schema.Preview:
-        clip = decisions.units.clips[row]
-        if clip.id not in self.made:
-            if len(self.made) >= PREVIEWS or (clip.end_frame <= clip.start_frame):
-                return schema.Preview()
-            path = Path(level.by_id[clip.asset].path)
-            preview = self._make(path, level.infos[clip.asset], clip)
-            self.made[clip.id] = schema.Preview(
-                poster=self._bring(preview.poster), player=self._bring(preview.player)
-            )
-        return self.made[clip.id]
+    def _want(self, shown: str, path: Path, info: MediaInfo, clip: Clip) -> None:
+        known = clip.id in self.wanted
+        if clip.end_frame > clip.start_frame and (known or len(self.wanted) < PREVIEWS):
+            self.wanted[clip.id] = (path, info, clip)
+            self.clip_of[shown] = clip.id
 
-    def _make(self, path: Path, info: MediaInfo, clip: Clip) -> Preview:
-        made_before = find_preview(self.workspace.previews, clip)
-        if made_before is not None:
-            return made_before
-        folder, name = self.workspace.previews, f"preview of clip {clip.id} from {path}"
-        try:
-            return self.workers.call(make_preview, folder, path, info, clip, name=name)
-        except MediaError:
-            return Preview()
+    def illustrate(self, stages: Sequence[schema.StageReport]) -> list[schema.StageReport]:
+        """The stages with previews of their examples, made by the workers where there are none."""
+        folder = self.workspace.previews
+        made = {clip: find_preview(folder, item[2]) for clip, item in self.wanted.items()}
+        lacking = [clip for clip, preview in made.items() if preview is None]
+        found = self.workers.map(
+            make_preview,
+            [(folder, *self.wanted[clip]) for clip in lacking],
+            name=lambda i: f"preview of clip {lacking[i]}",
+        )
+        for clip, preview in zip(lacking, found, strict=True):
+            made[clip] = None if isinstance(preview, Lost) else preview
+        brought = {clip: self._brought(preview) for clip, preview in made.items()}
+
+        def shown(example: schema.Example) -> schema.Example:
+            preview = brought.get(self.clip_of.get(example.id, ""), schema.Preview())
+            return example.model_copy(update={"preview": preview})
+
+        return [
+            stage.model_copy(update={"examples": [shown(e) for e in stage.examples]})
+            for stage in stages
+        ]
+
+    def _brought(self, preview: Preview | None) -> schema.Preview:
+        if preview is None:
+            return schema.Preview()
+        return schema.Preview(
+            poster=self._bring(preview.poster), player=self._bring(preview.player)
+        )
 
     def _bring(self, file: Path | None) -> str | None:
         """Puts a preview into the run's folder, which must be complete in itself."""

@@ -49,6 +49,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def curate(work: Path, *overrides: str) -> tuple[dict[str, str], int]:
     """Reason or outcome of each clip by its file, and how many units were measured."""
     options = CurateOptions(
+        workers=0,  # the page's module can be imported in this process alone
         sources=(str(work / "media"),),
         workspace=work / "w",
         recipe=str(work / "mine.yaml"),
