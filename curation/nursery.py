@@ -16,6 +16,7 @@ import pickle
 import signal
 import socket
 import struct
+import sys
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -73,7 +74,8 @@ def _work(connection: Connection) -> NoReturn:
 
 def _answer(data: bytes) -> bytes:
     try:
-        function, arguments = pickle.loads(data)
+        sys.path[:], task = pickle.loads(data)
+        function, arguments = pickle.loads(task)
         return pickle.dumps(("done", function(*arguments)), pickle.HIGHEST_PROTOCOL)
     except MemoryError:
         return pickle.dumps(("memory", None))

@@ -16,6 +16,7 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -162,8 +163,8 @@ class Workers:
         worker.index, worker.deadline_s = index, job.patience[index]
         worker.heard = time.monotonic()
         job.busy.append(worker)
-        task = (job.function, job.items[index])
-        data = pickle.dumps(task, pickle.HIGHEST_PROTOCOL)
+        task = pickle.dumps((job.function, job.items[index]), pickle.HIGHEST_PROTOCOL)
+        data = pickle.dumps((sys.path, task))  # the path may have grown since the nursery began
         with contextlib.suppress(OSError):  # it died while idle: `_collect` will hear that
             worker.connection.send_bytes(data)
 
