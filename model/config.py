@@ -27,7 +27,9 @@ class TowerConfig:
     width); `rope_split` where empty. rope_theta: 10^4 (Wan), 256 (HunyuanVideo-1.5). qk_norm:
     RMSNorm over all heads at once (`full`: Wan, Ovi) or per head (Flux, HunyuanVideo). adaln: a
     learned table added to one shared projection of time (`table`: Wan, LTX-2) or a projection in
-    every block (`linear`: Flux, HunyuanVideo).
+    every block (`linear`: Flux, HunyuanVideo). predicts: what the head gives. `velocity` is the
+    paper's. `data` is turned into velocity (flow.py) and suits tokens of more values than `dim`:
+    noise needs all of them, data lies in few (Li and He, "Back to Basics", 2025).
     """
 
     dim: int
@@ -44,6 +46,7 @@ class TowerConfig:
     adaln: Literal["table", "linear"] = "table"
     rope_dims: tuple[int, ...] = ()
     rope_theta: float = 10_000.0
+    predicts: Literal["velocity", "data"] = "velocity"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))
@@ -77,6 +80,8 @@ class TowerConfig:
             raise UsageError(f"model config: rope_theta is {self.rope_theta!r}; above 1, to 1e9.")
         if self.qk_norm not in ("full", "head") or self.adaln not in ("table", "linear"):
             raise UsageError(f"model config: qk_norm {self.qk_norm!r} or adaln {self.adaln!r}?")
+        if self.predicts not in ("velocity", "data"):
+            raise UsageError(f"model config: predicts {self.predicts!r}? velocity or data.")
 
     @property
     def head_dim(self) -> int:

@@ -28,6 +28,12 @@ def target(z0: Tensor, eps: Tensor) -> Tensor:
     return z0 - eps
 
 
+def velocity(z: Tensor, x0: Tensor, t: Tensor | float) -> Tensor:
+    """The velocity at z_t that leads to predicted data. Near the end, where it would grow without
+    bound, 1 - t counts as .05 (Li and He, "Back to Basics", 2025)."""
+    return (x0 - z) / (1 - _like(t, z)).clamp_min(0.05)
+
+
 def x0(z: Tensor, v: Tensor, t: Tensor | float) -> Tensor:
     """The data that a velocity at z_t points to."""
     return z + (1 - _like(t, z)) * v

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -97,7 +98,8 @@ class Guider:
         share = getattr(self.rescale, name)
         if share and guided is not full:
             axes = tuple(range(1, full.ndim))
-            ratio = full.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+            spread = guided.std(axes, keepdim=True).clamp_min(torch.finfo(full.dtype).tiny)
+            ratio = full.std(axes, keepdim=True) / spread
             guided = guided * (share * ratio + 1 - share)
         return guided
 

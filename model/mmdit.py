@@ -86,7 +86,7 @@ class MMDiT(nn.Module):
         link = self.link(video, audio) if av else None
         for layer in self.layers:
             v, a = layer(v, a, link)
-        return _leave(self.video, v), _leave(self.audio, a)
+        return _leave(self.video, v, video), _leave(self.audio, a, audio)
 
     def encode_text(
         self, text: Text, *, cache: bool = False, audio: Text | None = None
@@ -169,5 +169,5 @@ def _enter(tower: Tower | None, m: Modality | None, text: TowerText | None) -> S
     return tower.enter(m, text)
 
 
-def _leave(tower: Tower | None, state: State | None) -> Tensor | None:
-    return None if tower is None or state is None else tower.leave(state)
+def _leave(tower: Tower | None, state: State | None, m: Modality | None) -> Tensor | None:
+    return None if tower is None or state is None or m is None else tower.leave(state, m)

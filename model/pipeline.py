@@ -275,6 +275,12 @@ class Pipeline:
             seed,
             progress,
         )
+        for z in (z_video, z_audio):
+            if z is not None and not bool(z.isfinite().all()):
+                raise PromptError(
+                    "the model's latents are no longer finite: guidance or shift are too strong, "
+                    "or its training diverged."
+                )
         if job.video == "target" and z_video is not None:
             pictures = to_frames(self.video_codec.decode(z_video))
             if inputs.keep is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reelmill.model.attention import key_mask
 from reelmill.model.blocks import EPS, AdaLN, Context, TextKV, Time
 from reelmill.model.config import TowerConfig
+from reelmill.model.flow import velocity
 from reelmill.model.modality import KEYFRAME, Modality, Text
 from reelmill.model.rope import rope
 
@@ -90,10 +91,14 @@ class Tower(nn.Module):
             x = x + (m.kind == KEYFRAME)[..., None] * self.keyframe
         return State(x, text.c, ctx)
 
-    def leave(self, state: State) -> Tensor:
+    def leave(self, state: State, m: Modality) -> Tensor:
         """Velocities of all tokens: [B, L, token_out]."""
         shift, scale = self.adaln(state.ctx.time, 0, 2)
-        return self.head(torch.addcmul(shift, self.norm(state.x), 1 + scale))
+        out = self.head(torch.addcmul(shift, self.norm(state.x), 1 + scale))
+        if self.config.predicts == "velocity":
+            return out
+        cells = m.x.unflatten(2, (-1, self.config.in_ch))[..., : self.config.out_ch]
+        return velocity(cells.flatten(2), out, m.t[..., None])
 
     def embed_time(self, m: Modality, text_length: int) -> tuple[Time, Time]:
         """Embeds every distinct time once. Text has the time of the noisiest token."""

@@ -42,12 +42,16 @@ class Objective(_Data):
 
     shift > 1 moves t towards noise: t' = t / (shift - (shift - 1) t), the shift of Esser et al.
     (2024) in the paper's direction of time. text_dropout: share of captions replaced by none.
+    video_floor: below this noise level 1 - t the error of a video's velocity counts no more than
+    that of the data it leads to; 0 is off. Predicted data (`Model.predicts`) needs it: there the
+    velocity's error is the data's over 1 - t, and the last steps would be all that is learned.
     """
 
     video_weight: float = Field(default=1.0, ge=0)
     audio_weight: float = Field(default=1.0, ge=0)
     shift: float = Field(default=1.0, gt=0)
     text_dropout: float = Field(default=0.1, ge=0, le=1)
+    video_floor: float = Field(default=0.0, ge=0, le=1)
 
 
 class TrainStage(_Data):
@@ -83,8 +87,8 @@ class TrainStage(_Data):
 class Model(_Data):
     """Which model is trained: a preset, and what of it is changed (model/config.py).
 
-    patch: of the video tower. dim, heads, rope_dims: of both; MLPs are four times as wide as
-    `dim`. cross_gain: initial gain of the query and key norms of audio-video cross-attention. At
+    patch, predicts: of the video tower. dim, heads, rope_dims: of both; MLPs are four times as wide
+    as `dim`. cross_gain: initial gain of the query and key norms of audio-video cross-attention. At
     gain 1 its logits cannot exceed sqrt(head_dim), too soft to single out a moment; training finds
     that sharpness by itself, but late.
     """
@@ -94,6 +98,7 @@ class Model(_Data):
     dim: int | None = None
     heads: int | None = None
     rope_dims: tuple[int, int, int] | None = None
+    predicts: Literal["velocity", "data"] = "velocity"
     cross_gain: float = Field(default=1.0, gt=0)
     cross_focus: float = Field(default=0.0, ge=0)
 
@@ -110,7 +115,8 @@ class Model(_Data):
             changed |= {"dim": self.dim, "ffn": 4 * self.dim}
         if self.rope_dims:
             changed["rope_dims"] = self.rope_dims
-        video = replace(base.video, patch=self.patch or base.video.patch, **changed)
+        patch = self.patch or base.video.patch
+        video = replace(base.video, patch=patch, predicts=self.predicts, **changed)
         audio = replace(base.audio, **changed) if base.audio else None
         return replace(base, video=video, audio=audio)
 
@@ -176,6 +182,7 @@ _MODEL = Model(
     dim=96,
     heads=3,
     rope_dims=(20, 6, 6),
+    predicts="data",
     cross_gain=1.5,
     cross_focus=2.8,
 )

@@ -125,6 +125,7 @@ def flow_loss(
     if task.video == "target":
         velocity = video_velocity(model.config, out[0], z0.shape[2:])
         video_loss = (velocity - target(z0, draws.video)).square().flatten(1).mean(1)
+        video_loss = video_loss * weight(draws.t, config.video_floor)
         total = total + config.video_weight * video_loss.mean()
         video_loss = video_loss.detach()
     if task.audio == "target":
@@ -135,6 +136,11 @@ def flow_loss(
         total = total + config.audio_weight * audio_loss.mean()
         audio_loss = audio_loss.detach()
     return Losses(total, video_loss, audio_loss, draws.t)
+
+
+def weight(t: Tensor, floor: float) -> Tensor:
+    """Of a squared error of velocity at times t: 1, and ((1 - t) / floor)^2 below the floor."""
+    return ((1 - t) / max(floor, 1e-9)).clamp(0, 1).square() if floor else torch.ones_like(t)
 
 
 def black_key(batch: Batch) -> str:

@@ -23,6 +23,15 @@ def test_velocity_leads_back_to_data_and_noise(t, seed):
     assert torch.allclose(flow.eps(z, v, at), eps, atol=1e-12)
 
 
+@given(times, st.integers(0, 2**31))
+def test_predicted_data_is_where_its_velocity_leads(t, seed):
+    z, z0 = torch.randn(2, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    at = torch.tensor([0.9 * t, 0.95 + 0.05 * t], dtype=torch.float64)
+    v = flow.velocity(z, z0, at)
+    assert torch.allclose(flow.x0(z, v, at)[0], z0[0], atol=1e-12)
+    assert torch.allclose(v[1], (z0 - z)[1] / 0.05)
+
+
 def test_ends_are_exact():
     z0, eps, v = torch.randn(3, 2, 4)
     assert torch.equal(flow.interpolate(z0, eps, torch.ones(2)), z0)

@@ -10,7 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reelmill.model.conditioning import audio_modality, video_modality
+from reelmill.model.conditioning import (
+    audio_modality,
+    audio_velocity,
+    video_modality,
+    video_velocity,
+)
 from reelmill.model.config import MMDiTConfig, preset
 from reelmill.model.mmdit import MMDiT, part_of
 from reelmill.model.modality import Modality, Text
@@ -383,3 +388,32 @@ def test_bfloat16_stays_near_float64(how):
         out = run(model, *parts, Text(text.tokens.to(half)))
     for a, b in zip(exact, out, strict=True):
         assert (a - b).std() < 0.05 * a.std()
+
+
+@pytest.mark.parametrize("t", [(0.2, 0.7), ((0.1, 0.4, 0.9), (0.0, 0.5, 0.8))])
+def test_a_tower_that_predicts_data_gives_the_velocity_towards_it(t):
+    """A head of zeros predicts z0 = 0, whose velocity is -z / (1 - t), for any order of cells."""
+    video_config = replace(CONFIG.video, predicts="data")
+    audio_config = replace(CONFIG.audio, predicts="data")
+    config = replace(CONFIG, video=video_config, audio=audio_config)
+    model = lively(config)
+    for tower in (model.video, model.audio):
+        torch.nn.init.zeros_(tower.head.weight)
+        torch.nn.init.zeros_(tower.head.bias)
+    z, known, mask = (
+        torch.randn(2, 16, 3, 4, 4),
+        torch.randn(2, 16, 3, 4, 4),
+        torch.ones(2, 1, 3, 4, 4),
+    )
+    z, known, mask = z.double(), known.double(), mask.double()
+    sound, at = torch.randn(2, 40, 7).double(), torch.tensor(t).double()
+    refs = torch.randn(2, 16, 2, 4, 4).double()
+    late = at if at.ndim == 1 else at[:, 0]
+    v, a = model(
+        video_modality(config, z, at, known, mask, refs),
+        audio_modality(config, sound, late, 3),
+        Text(torch.randn(2, 5, 64).double()),
+    )
+    rest = 1 - at.reshape(2, 1, -1, 1, 1)
+    assert torch.allclose(video_velocity(config, v, (3, 4, 4)), -z / rest)
+    assert torch.allclose(audio_velocity(a, 7), -sound / (1 - late[:, None, None]))

@@ -218,7 +218,7 @@ def test_hunyuans_head_is_ours_with_opposite_sign(hunyuan):
         theirs = hunyuan.proj_out(hunyuan.norm_out(x, temb))
         m = video_modality(config, z, t, z, z[:, :1])
         s = model.video.enter(m, model.encode_text(Text(torch.zeros(2, 1, 24))).video)
-        ours = model.video.leave(s._replace(x=x))
+        ours = model.video.leave(s._replace(x=x), m)
     assert torch.allclose(ours, -theirs, atol=1e-4)
 
 

@@ -203,6 +203,13 @@ def test_guided_velocity_is_the_formula():
     assert torch.allclose(rescaled.std((1, 2)), c.std((1, 2)))
 
 
+def test_rescaled_guidance_of_nothing_is_nothing():
+    still = torch.zeros(2, 3, 4)
+    both = {FULL: still, NO_TEXT: still}
+    guided = Guider(TextCFG(3, 3), rescale=Rescale(0.7, 0.7)).combine("video", both)
+    assert torch.equal(guided, still)
+
+
 def test_guidance_at_scale_one_is_no_guidance(model):
     options = {"video": canvas(), "audio": SOUND, "seeds": [1], "steps": 2}
     plain = sample(model, prompt(), **options)

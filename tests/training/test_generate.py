@@ -135,10 +135,115 @@ def test_an_image_is_the_first_frame(model: Path, tmp_path: Path):
     assert distances[0] == min(distances)
 
 
+def pictures(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.stack([f.to_ndarray(format="rgb24") for f in file.decode(video=0)])
+
+
+def small(frames: np.ndarray) -> np.ndarray:
+    return frames.reshape(len(frames), 32, 2, 48, 2, 3).mean((2, 4))
+
+
+@pytest.mark.parametrize("how", ["change", "keep"])
+def test_what_is_to_stay_stays_and_the_rest_is_made_anew(model: Path, tmp_path: Path, how: str):
+    source, mask = tmp_path / "source.mp4", tmp_path / "mask.png"
+    write_video(source, FRAMES[:17], fps=Fraction(16), crf=4)
+    light = np.full((32, 48, 3), 255, np.uint8)
+    light[8:24, 16:40] = 0
+    write_image(mask, light)
+    given = {"change": (16, 8, 24, 16)} if how == "change" else {"keep": mask}
+    made = generate(
+        options(
+            model, tmp_path / "edited.mp4", video=source, task="edit", height=32, width=48, **given
+        )
+    )
+    off = np.abs(pictures(made.output).astype(float) - small(FRAMES[:17])).mean((0, 3))
+    kept = light[..., 0] > 0
+    # two encodings apart; 2 pixels beside the edge share its chroma
+    assert np.median(off[kept]) < 6 < np.median(off[~kept])
+
+
+def test_an_image_is_painted_in(model: Path, tmp_path: Path):
+    source = tmp_path / "still.png"
+    write_image(source, FRAMES[0][:, 16:80])
+    made = generate(
+        options(
+            model,
+            tmp_path / "painted.png",
+            image=source,
+            change=(8, 8, 16, 16),
+            task="inpaint",
+            frames=None,
+        )
+    )
+    assert made.frames == 1
+
+
+def test_a_video_goes_on_and_what_there_was_comes_back(model: Path, tmp_path: Path):
+    source = tmp_path / "start.mp4"
+    write_video(source, FRAMES[:9], fps=Fraction(16), crf=4)
+    made = generate(
+        options(
+            model,
+            tmp_path / "longer.mp4",
+            video=source,
+            task="extend",
+            height=32,
+            width=48,
+            frames=17,
+        )
+    )
+    found = pictures(made.output)
+    assert len(found) == 17
+    assert np.abs(found[:9].astype(float) - small(FRAMES[:9])).mean() < 6
+
+
+def test_a_last_frame_references_guidance_and_another_solver(model: Path, tmp_path: Path):
+    first, last = tmp_path / "first.png", tmp_path / "last.png"
+    write_image(first, FRAMES[0][:, 16:80])
+    write_image(last, FRAMES[-1][:, 16:80])
+    made = generate(
+        options(
+            model,
+            tmp_path / "between.mp4",
+            prompt="@image_1 moves",
+            image=first,
+            end=last,
+            task="start_end_av",
+            references={"image_1": first},
+            negative="grey",
+            text_scale=3.0,
+            audio_text_scale=2.0,
+            modality_scale=1.5,
+            reference_scale=2.0,
+            rescale=0.7,
+            solver="unipc",
+            preview=True,
+        )
+    )
+    told = json.loads((tmp_path / "between.mp4.json").read_text())
+    assert told["solver"] == "unipc"
+    assert told["guidance"]["text"] == {"video": 3.0, "audio": 2.0}
+    assert told["guidance"]["rescale"] == {"video": 0.7, "audio": 0.7}
+    assert told["references"] == ["image_1"]
+    sheet = probe(tmp_path / "between.mp4.preview.jpg").video
+    assert sheet is not None
+    assert (sheet.width, sheet.height) == (4 * 192, 3 * 192)
+    with av.open(str(made.output)) as file:
+        assert json.loads(file.metadata["comment"]) == told
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
         ({"image": "absent.png"}, "absent.png: there is no such file"),
+        ({"end": "absent.png", "image": "absent.png"}, "absent.png: there is no such file"),
+        ({"references": {"image_1": Path("absent.png")}}, "ref image_1 absent.png"),
+        ({"references": {"thing": Path("absent.png")}}, "@thing"),
+        ({"solver": "magic"}, "magic"),
+        ({"rescale": 2.0}, "rescale is 2.0"),
+        ({"fps": 0}, "0 fps"),
+        ({"change": (0, 0, 99, 1), "image": "absent.png"}, "0,0,99,1"),
         ({"task": "t3v"}, "t3v"),
         ({"frames": 16}, "multiple of 4"),
         ({"height": 33}, "33"),
@@ -147,7 +252,7 @@ def test_an_image_is_the_first_frame(model: Path, tmp_path: Path):
     ],
 )
 def test_what_does_not_fit_is_told(model: Path, tmp_path: Path, given: dict, told: str):
-    given = {k: tmp_path / v if k in ("image", "output") else v for k, v in given.items()}
+    given = {k: tmp_path / v if k in ("image", "end", "output") else v for k, v in given.items()}
     output = given.pop("output", tmp_path / "clip.mp4")
     with pytest.raises(UsageError, match=told):
         generate(options(model, output, **given))
