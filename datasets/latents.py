@@ -63,7 +63,8 @@ class LatentSample:
     """One sample. `meta` has at least: clip, asset, caption, fps, frames, height, width, has_audio.
 
     video: float [C, T, h, w]; audio: float [C_a, L] or None; text: float [n, D] or None.
-    asset: the source file that it comes from; splits never part the samples of one asset.
+    asset: the source file that it comes from; splits never part the samples of one asset. low:
+    the same clip smaller and at half the rate, [C, (T + 1) / 2, h', w'], for the Refiner, or None.
     """
 
     key: str
@@ -72,6 +73,7 @@ class LatentSample:
     audio: np.ndarray | None
     text: np.ndarray | None
     meta: Mapping[str, Any]
+    low: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class PartWriter:
     def add(self, sample: LatentSample) -> None:
         if not _KEY.fullmatch(sample.key):
             raise DatasetError(f"latent sample key {sample.key!r} holds more than letters, digits.")
-        tensors = {"video": sample.video, "audio": sample.audio, "text": sample.text}
+        tensors = {name: getattr(sample, name) for name in ("video", "audio", "text", "low")}
         data = safetensors.numpy.save(
             {k: np.ascontiguousarray(v) for k, v in tensors.items() if v is not None}
         )
@@ -273,8 +275,11 @@ class LatentDataset:
             tensors = _tensors(data, where)
             fields = json.loads(meta)
             video = tensors["video"]
+            low = tensors.get("low")
             if video.ndim != 4 or not isinstance(fields, dict):
                 raise ValueError(f"video of shape {video.shape}")
+            if low is not None and (low.ndim != 4 or 2 * low.shape[1] - 1 != video.shape[1]):
+                raise ValueError(f"low of shape {low.shape} beside video of shape {video.shape}")
         except (ValueError, KeyError, RecursionError) as error:
             raise DatasetError(f"{where} is no latent sample: {error}") from error
         return LatentSample(
@@ -284,6 +289,7 @@ class LatentDataset:
             audio=tensors.get("audio"),
             text=tensors.get("text"),
             meta=fields,
+            low=low,
         )
 
     def _member(self, row: int, name: str) -> bytes:

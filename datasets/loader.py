@@ -30,6 +30,8 @@ class Batch:
     slots: int64 [b], places in the global batch (randomness is keyed by them). video: float32
     [b, C, T, h, w]. audio: float32 [b, C_a, L], or None when the task's samples have none.
     text: float32 [b, n, D] padded with zeros and text_mask bool [b, n], or None with raw captions.
+    low: float32
+    [b, C, (T + 1) / 2, h', w'], or None: see LatentSample.
     """
 
     step: int
@@ -42,6 +44,7 @@ class Batch:
     text_mask: np.ndarray | None
     captions: tuple[str, ...]
     meta: tuple[Mapping[str, Any], ...]
+    low: np.ndarray | None = None
 
 
 def make_pools(data: LatentDataset, chosen: np.ndarray) -> list[Pool]:
@@ -116,15 +119,19 @@ class Loader:
             self._cache.move_to_end(row)
             return self._cache[row]
         sample = self.data.read(row)
-        size = sum(a.nbytes for a in (sample.video, sample.audio, sample.text) if a is not None)
+        size = _bytes(sample)
         if size <= self.cache_bytes:
             self._cache[row] = sample
             self._cached += size
             while self._cached > self.cache_bytes:
                 old = self._cache.popitem(last=False)[1]
-                arrays = (old.video, old.audio, old.text)
-                self._cached -= sum(a.nbytes for a in arrays if a is not None)
+                self._cached -= _bytes(old)
         return sample
+
+
+def _bytes(sample: LatentSample) -> int:
+    arrays = (sample.video, sample.audio, sample.text, sample.low)
+    return sum(a.nbytes for a in arrays if a is not None)
 
 
 def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSample]) -> Batch:
@@ -138,6 +145,8 @@ def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSam
         if len({s.shape for s in sounds}) > 1:
             raise DatasetError("samples of one bucket have sounds of different lengths.")
         audio = np.stack(sounds).astype(np.float32)
+    small = [s.low for s in samples if s.low is not None]
+    low = small if len(small) == len(samples) else None
     texts = [s.text for s in samples if s.text is not None]
     if len(texts) == len(samples):
         longest = max(1, *(len(t) for t in texts))
@@ -157,4 +166,5 @@ def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSam
         text_mask=mask,
         captions=tuple(str(s.meta.get("caption", "")) for s in samples),
         meta=tuple(s.meta for s in samples),
+        low=None if low is None else np.stack(low).astype(np.float32),
     )

@@ -30,6 +30,9 @@ def encode(
     dtype: Annotated[
         Literal["float16", "float32"], Field(description="Of stored latents.")
     ] = "float16",
+    low: Annotated[
+        int, Field(ge=0, description="For the Refiner: times smaller, at half the rate; 0: not.")
+    ] = 0,
 ) -> EncodeResult:
     """Turns pictures, sound and captions into tensors, once."""
     options = EncodeOptions(
@@ -45,6 +48,7 @@ def encode(
         encoder=encoder,
         channels=channels,
         dtype=dtype,
+        low=low,
     )
     result = run_task(
         "encode",

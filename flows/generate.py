@@ -61,6 +61,9 @@ def generate(
     modality_scale: Annotated[float, Field(description="Guidance by the other modality.")] = 1.0,
     reference_scale: Annotated[float, Field(description="Guidance by references.")] = 1.0,
     rescale: Annotated[float, Field(ge=0, le=1, description="Against added contrast.")] = 0.0,
+    refine: Annotated[bool, Field(description="By the Refiner: larger, twice the rate.")] = False,
+    scale: Annotated[int, Field(ge=1, le=4, description="How many times as large.")] = 2,
+    refine_steps: Annotated[int, Field(ge=1, description="Steps of the Refiner.")] = 12,
     seed: Annotated[int, Field(description="Seed of all that is random.")] = 0,
     preview: Annotated[bool, Field(description="Write a sheet of frames beside it.")] = False,
 ) -> GenerateResult:

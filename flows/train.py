@@ -27,6 +27,9 @@ def train(
     ] = False,
     tensorboard: Annotated[bool, Field(description="Write TensorBoard logs too.")] = False,
     threads: Annotated[int, Field(ge=0, description="Of torch; 0 leaves them as they are.")] = 0,
+    base: Annotated[
+        Path | None, Field(description="Exported model that a Refiner is trained for.")
+    ] = None,
 ) -> TrainResult:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
     options = TrainOptions(
@@ -38,6 +41,7 @@ def train(
         unreviewed=unreviewed,
         tensorboard=tensorboard,
         threads=threads,
+        base=base,
     )
     result = run_task(
         "train",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from reelmill.model.attention import attention
 from reelmill.model.config import TowerConfig
 from reelmill.model.rope import Rope, rotate
+from reelmill.model.sparse import Sparse
 
 EPS = 1e-6
 
@@ -50,7 +51,8 @@ class Context(NamedTuple):
 
     time: of the media tokens, text_time: of the text tokens. rope: for [media; text]. mask: keys
     of [media; text]; text_mask: keys of the text alone. text: the prompt, [B, L, dim]. text_kv:
-    what each block's text cross-attention makes of it, or empty: made by the block.
+    what each block's text cross-attention makes of it, or empty: made by the block. sparse: the
+    self-attention is sparse, and rope is for [text; media].
     """
 
     time: Time
@@ -60,6 +62,7 @@ class Context(NamedTuple):
     text_mask: Tensor | None
     text: Tensor
     text_kv: tuple[TextKV, ...]
+    sparse: Sparse | None = None
 
 
 class AdaLN(nn.Module):
@@ -119,8 +122,14 @@ class Stream(nn.Module):
 
     def project(self, x: Tensor, time: Time) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v: [B, L, heads, head_dim]."""
+        return self.queries_keys_values(self.modulate(x, time))
+
+    def modulate(self, x: Tensor, time: Time) -> Tensor:
         shift, scale = self.adaln(time, 0, 2)
-        q, k, v = self.qkv(torch.addcmul(shift, self.norm(x), 1 + scale)).chunk(3, -1)
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(x).chunk(3, -1)
         norm = self.qk_norm
         return norm(norm.q, q), norm(norm.k, k), v.unflatten(-1, (norm.heads, -1))
 
@@ -174,13 +183,24 @@ class Block(nn.Module):
     def __init__(self, config: TowerConfig):
         super().__init__()
         self.text = CrossAttention(config, norm_context=False) if config.text_xattn else None
+        self.gate = nn.Linear(config.dim, config.dim) if config.sparse else None
 
     def attend(self, x: Tensor, c: Tensor, ctx: Context, layer: int) -> tuple[Tensor, Tensor]:
-        media = self.x.project(x, ctx.time)
+        hidden = self.x.modulate(x, ctx.time)
+        media = self.x.queries_keys_values(hidden)
         text = self.c.project(c, ctx.text_time)
-        q, k, v = (torch.cat(pair, 1) for pair in zip(media, text, strict=True))
-        o = attention(rotate(q, ctx.rope), rotate(k, ctx.rope), v, ctx.mask)
-        x_o, c_o = o.split((x.shape[1], c.shape[1]), 1)
+        if ctx.sparse is None:
+            q, k, v = (torch.cat(pair, 1) for pair in zip(media, text, strict=True))
+            o = attention(rotate(q, ctx.rope), rotate(k, ctx.rope), v, ctx.mask)
+            x_o, c_o = o.split((x.shape[1], c.shape[1]), 1)
+        else:
+            q, k, v = (torch.cat(pair, 1) for pair in zip(text, media, strict=True))
+            gate = None
+            if self.gate is not None:  # text has no coarse half: its gate is not read
+                gate = self.gate(hidden).unflatten(-1, q.shape[2:])
+                gate = torch.cat((torch.zeros_like(text[0]), gate), 1)
+            o = ctx.sparse.attend(rotate(q, ctx.rope), rotate(k, ctx.rope), v, gate, layer)
+            c_o, x_o = o.flatten(2).split((c.shape[1], x.shape[1]), 1)
         x = self.x.merge(x, x_o, ctx.time)
         c = self.c.merge(c, c_o, ctx.text_time)
         if self.text is not None:

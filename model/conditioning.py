@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -136,19 +136,20 @@ def _video_and_references(
 ) -> Modality:
     patch = config.video.patch
     tokens = patchify(channel_concat(z, known, mask), patch)
-    grid = tuple(n // p for n, p in zip(z.shape[2:], patch, strict=True))
+    frames, rows, columns = (n // p for n, p in zip(z.shape[2:], patch, strict=True))
+    grid = frames, rows, columns
     pos = video_positions(*grid).to(z.device)
     plane = grid[1] * grid[2]
     t = t.to(z.device)
     t = t[:, None] if t.ndim == 1 else t[:, :: patch[0]].repeat_interleave(plane, 1)
     if references is None or references.shape[2] == 0:
-        return Modality(tokens, pos[None], t)
+        return Modality(tokens, pos[None], t, grid=grid)
     ref = patchify(
         channel_concat(references, references, torch.ones_like(references[:, :1])), patch
     )
     count = references.shape[2] // patch[0]
     ref_pos = reference_positions(count, grid[1], grid[2], config.ref_time_offset).to(z.device)
-    return _prepend(tokens, pos, t, ref.to(z), ref_pos)
+    return replace(_prepend(tokens, pos, t, ref.to(z), ref_pos), grid=grid)
 
 
 def audio_modality(

@@ -29,7 +29,8 @@ class TowerConfig:
     learned table added to one shared projection of time (`table`: Wan, LTX-2) or a projection in
     every block (`linear`: Flux, HunyuanVideo). predicts: what the head gives. `velocity` is the
     paper's. `data` is turned into velocity (flow.py) and suits tokens of more values than `dim`:
-    noise needs all of them, data lies in few (Li and He, "Back to Basics", 2025).
+    noise needs all of them, data lies in few (Li and He, "Back to Basics", 2025). sparse: blocks
+    have the gate of Video Sparse Attention's coarse half.
     """
 
     dim: int
@@ -47,6 +48,7 @@ class TowerConfig:
     rope_dims: tuple[int, ...] = ()
     rope_theta: float = 10_000.0
     predicts: Literal["velocity", "data"] = "velocity"
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))

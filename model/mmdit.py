@@ -13,6 +13,7 @@ from reelmill.model.blocks import AVCross, Block, DualBlock, Link, SingleBlock
 from reelmill.model.config import MMDiTConfig, TowerConfig
 from reelmill.model.modality import TARGET, Modality, Text
 from reelmill.model.rope import rope
+from reelmill.model.sparse import Shares, Sparse, Tiling
 from reelmill.model.tower import State, Tower, TowerText
 
 
@@ -71,22 +72,33 @@ class MMDiT(nn.Module):
         text: Text | EncodedText,
         *,
         av: bool = True,
+        sparsity: Shares | None = None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Velocities z0 - eps of all tokens, in the order they came, before unpatchify.
 
         Video [B, L_v, token_out], audio [B, L_a, token_out]; None for a modality that is None,
         whose tower is not run. Those of references and of what is held clean mean nothing: take the
         targets (conditioning.py: `video_velocity`, `audio_velocity`). av=False leaves out the
-        cross-attention between the towers.
+        cross-attention between the towers. sparsity: shares of key tiles that the video's
+        self-attention leaves out, for each layer; None: 0 for a tower made for it, else dense.
         """
         if not isinstance(text, EncodedText):
             text = self.encode_text(text)
-        v = _enter(self.video, video, text.video)
+        tiling = sparse = None
+        if video is not None and (sparsity is not None or self.config.video.sparse):
+            tiling = Tiling.of(video)
+            video, shares = tiling.tiles(video), sparsity or [0.0] * len(self.layers)
+            if text.video is not None:
+                sparse = tiling.sparse(text.video.c.shape[1], text.video.pad, shares)
+        v = _enter(self.video, video, text.video, sparse)
         a = _enter(self.audio, audio, text.audio)
         link = self.link(video, audio) if av else None
         for layer in self.layers:
             v, a = layer(v, a, link)
-        return _leave(self.video, v, video), _leave(self.audio, a, audio)
+        out = _leave(self.video, v, video)
+        if tiling is not None and out is not None:
+            out = tiling.raster(out)
+        return out, _leave(self.audio, a, audio)
 
     def encode_text(
         self, text: Text, *, cache: bool = False, audio: Text | None = None
@@ -139,6 +151,8 @@ class MMDiT(nn.Module):
             elif isinstance(module, AVCross):
                 nn.init.zeros_(module.audio.out.weight)
                 nn.init.zeros_(module.video.out.weight)
+            elif isinstance(module, Block) and module.gate is not None:
+                nn.init.zeros_(module.gate.weight)
 
 
 def part_of(parameter: str) -> str:
@@ -161,12 +175,14 @@ def _tower_text(
     return TowerText(c, text.pad, tuple(x.keys_values(c) for x in attentions if x is not None))
 
 
-def _enter(tower: Tower | None, m: Modality | None, text: TowerText | None) -> State | None:
+def _enter(
+    tower: Tower | None, m: Modality | None, text: TowerText | None, sparse: Sparse | None = None
+) -> State | None:
     if m is None:
         return None
     if tower is None or text is None:
         raise ValueError("tokens of a modality that this model or this text was not made for")
-    return tower.enter(m, text)
+    return tower.enter(m, text, sparse)
 
 
 def _leave(tower: Tower | None, state: State | None, m: Modality | None) -> Tensor | None:

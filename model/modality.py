@@ -19,7 +19,8 @@ class Modality:
     clock of the video latents). t: [B, 1] where all tokens of a sample share it, else [B, L];
     paper time, 1 is clean (references, a modality that is held). kind: int8 [B or 1, L], 0 target,
     1 reference, 2 keyframe; None when all are targets. pad: bool [B, L], True is no token; None
-    when there is no padding, which is the fast way.
+    when there is no padding, which is the fast way. grid: frames, rows, columns of a video's
+    tokens, which then come last and in raster order.
     """
 
     x: Tensor
@@ -27,6 +28,7 @@ class Modality:
     t: Tensor
     kind: Tensor | None = None
     pad: Tensor | None = None
+    grid: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

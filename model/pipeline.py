@@ -1,11 +1,12 @@
 """From a prompt to a clip: everything that generation needs, in one folder.
 
 <folder>/model.safetensors  model.json        weights (EMA), config, fingerprints, provenance
-<folder>/video_codec/  audio_codec/  text_encoder/
+<folder>/video_codec/  audio_codec/  text_encoder/  refiner/ (where there is one)
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ from reelmill.model.length import clip_length, extended_length
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
 from reelmill.model.prompt import Prompt
+from reelmill.model.refiner import RefineOptions, refiner_canvas
+from reelmill.model.refiner import refine as refine_latents
 from reelmill.model.sampler import AudioCanvas, VideoCanvas, sample
 from reelmill.model.solvers import Solver, solver_named
 from reelmill.model.tasks import JOBS as JOBS
@@ -39,6 +42,7 @@ from reelmill.model.weights_file import read_model, write_model
 
 FPS = 16  # all base training of the paper is at 16 fps (Table 1)
 VIDEO_CODEC, AUDIO_CODEC, TEXT_ENCODER = "video_codec", "audio_codec", "text_encoder"
+REFINER = "refiner"
 WINDOW, CONTEXT = 81, 25  # frames that are made at once, and that an extension looks back on
 PIECE = 1_000_003  # between the seeds of pieces
 
@@ -67,6 +71,7 @@ class Pipeline:
     audio_codec: AudioCodec
     encoder: PromptEncoder
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    refiner: MMDiT | None = None
 
     def __post_init__(self) -> None:
         config = self.model.config
@@ -82,6 +87,14 @@ class Pipeline:
                     f"{name}: the model has {model}, its codec or encoder {part}. They were not "
                     "trained together."
                 )
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the model's weights, as they are in memory."""
+        whole = hashlib.sha256(self.model.config.hash.encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            whole.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+        return whole.hexdigest()
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -104,6 +117,8 @@ class Pipeline:
             self.video_codec.save(temporary / VIDEO_CODEC)
             self.audio_codec.save(temporary / AUDIO_CODEC)
             self.encoder.save(temporary / TEXT_ENCODER)
+            if self.refiner is not None:
+                write_model(temporary / REFINER, self.refiner.config, self.refiner.state_dict(), {})
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
@@ -124,6 +139,7 @@ class Pipeline:
             audio_codec=load_audio_codec(folder / AUDIO_CODEC),
             encoder=load_encoder(folder / TEXT_ENCODER),
             provenance=details.get("provenance") or {},
+            refiner=read_model(folder / REFINER)[0] if (folder / REFINER).is_dir() else None,
         )
         trained = details.get("fingerprints")
         for name, found in pipeline.fingerprints.items():
@@ -137,6 +153,8 @@ class Pipeline:
 
     def to(self, device: torch.device | str) -> Pipeline:
         self.model.to(device)
+        if self.refiner is not None:
+            self.refiner.to(device)
         return self
 
     def generate(
@@ -166,6 +184,8 @@ class Pipeline:
         forcing: Forcing | None = None,
         window: int = WINDOW,
         context: int = CONTEXT,
+        refine: RefineOptions | None = None,
+        scale: int = 2,
         progress: Callable[[int, int], None] | None = None,
     ) -> GeneratedClip:
         """One clip.
@@ -175,7 +195,8 @@ class Pipeline:
         image, end: first and last frame, scaled and cropped to height x width. video, audio: at
         `fps`, at the codec's rate; audio is mixed to mono for the model. keep, strength,
         references: see `Inputs`. negative, negative_audio: what guidance leads away from.
-        forcing: a time per frame, for long video without sound (forcing.py).
+        forcing: a time per frame, for long video without sound (forcing.py). refine: the pictures
+        are made anew at `scale` times the size and twice the rate by the Refiner; sound stays.
         window, context: an extension is made in pieces of `window` frames, of which the first
         `context` are the last ones of what there is (SkyReels-V3). Held inputs and kept pixels come
         back as they were. Raises PromptError for inputs that do not fit.
@@ -205,6 +226,7 @@ class Pipeline:
             solver=solver_named(solver),
             guider=guider,
             forcing=forcing,
+            refine=self._refining(refine, scale, job),
         )
         pictures: np.ndarray | None
         if name == "extend":
@@ -236,6 +258,7 @@ class Pipeline:
             "references": list(inputs.references),
             "guidance": guider.to_json(),
             "forcing": None if forcing is None else asdict(forcing),
+            "refine": None if refine is None else asdict(refine) | {"scale": scale},
             "config": self.model.config.hash,
             "codecs": {
                 "video": type(self.video_codec).__name__,
@@ -247,7 +270,23 @@ class Pipeline:
         }
         if name == "extend":
             made_with |= {"window": window, "context": context}
+        if way.refine is not None:
+            fps *= 2
         return GeneratedClip(pictures, fps, sound, self.audio_codec.rate, made_with)
+
+    def _refining(self, options: RefineOptions | None, scale: int, job: Job) -> _Refining | None:
+        """Raises PromptError where there is no Refiner, or nothing to refine."""
+        if options is None:
+            return None
+        options.check()
+        if self.refiner is None:
+            raise PromptError("this model has no Refiner; train one, see `reelmill train --help`.")
+        if not 1 <= scale <= 4 or job.video != "target" or {"keep", "video"} & set(job.needs):
+            raise PromptError(
+                f"refining {scale} times: 1 to 4 times is possible, of pictures that are made "
+                "anew from first to last."
+            )
+        return _Refining(self.refiner, options, scale)
 
     def _clip(
         self,
@@ -282,8 +321,13 @@ class Pipeline:
                     "or its training diverged."
                 )
         if job.video == "target" and z_video is not None:
+            if way.refine is not None:
+                z_video = way.refine.apply(z_video, way.text, seed)
             pictures = to_frames(self.video_codec.decode(z_video))
-            if inputs.keep is not None:
+            if way.refine is not None and frames > 1:
+                # Twice the frames, less one; the last is shown twice, as long as there is sound.
+                pictures = np.concatenate((pictures, pictures[-1:]))
+            elif inputs.keep is not None:
                 source = inputs.source
                 assert source is not None
                 keep = inputs.keep if inputs.keep.ndim == 2 else inputs.keep[:frames]
@@ -331,6 +375,18 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
+class _Refining:
+    model: MMDiT
+    options: RefineOptions
+    scale: int
+
+    def apply(self, low: Tensor, text: Text, seed: int) -> Tensor:
+        height, width = (self.scale * n for n in low.shape[3:])
+        canvas = refiner_canvas(low, height, width, strength=self.options.strength)
+        return refine_latents(self.model, text, canvas, seeds=[seed], options=self.options)
+
+
+@dataclass(frozen=True)
 class _Way:
     """How to get from noise to latents: what all passes of one call share."""
 
@@ -342,6 +398,7 @@ class _Way:
     solver: Solver
     guider: Guider
     forcing: Forcing | None
+    refine: _Refining | None
 
     def sample(
         self,

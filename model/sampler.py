@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
+from reelmill.kernels.sparsity import SparsitySchedule
 from reelmill.model.conditioning import (
     Keyframes,
     audio_modality,
@@ -25,6 +26,8 @@ from reelmill.model.guidance import FULL, NO_GUIDANCE, NO_TEXT, Branch, Guider
 from reelmill.model.mmdit import EncodedText, MMDiT
 from reelmill.model.modality import REFERENCE, Modality, Text
 from reelmill.model.solvers import EULER, Solver
+from reelmill.model.sparse import Shares
+from reelmill.model.windows import Box, Windows
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,13 @@ class VideoCanvas:
     source: Tensor | None = None
     strength: float = 1.0
     keyframes: KeyframeCanvas | None = None
+
+    def part(self, box: Box) -> VideoCanvas:
+        """What a window of it goes by. Raises ValueError with references: they have its size."""
+        if self.references is not None:
+            raise ValueError("windows take no references")
+        known, mask = self.known[(..., *box)], self.mask[(..., *box)]
+        return replace(self, known=known, mask=mask, source=None)
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,8 @@ def denoise(
     guider: Guider = NO_GUIDANCE,
     paste_known: bool = True,
     av: bool = True,
+    sparsity: SparsitySchedule | None = None,
+    windows: Windows | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Latents:
     """Latents, on the model's device.
@@ -116,9 +128,11 @@ def denoise(
     or a negative prompt, needed for guidance; null_audio: the audio tower's, where it is another.
     steps, s: steps and shift (Wan 2.1: 50 and 5; 3 at 480p). solver: of solvers.py. paste_known:
     what M gives is put back after every step, and exactly at the end. av: False takes out the
-    attention between the towers, to compare. progress(done, calls): calls of the model.
+    attention between the towers, to compare. sparsity: of the video's self-attention, by step and
+    layer. windows: what is larger is seen in parts (video alone). progress(done, calls): calls of
+    the model.
     """
-    run = Run(model, video, audio, len(seeds))
+    run = Run(model, video, audio, len(seeds), windows)
     names = run.names
     if not names:
         raise ValueError("nothing to sample: give a canvas that is not held")
@@ -138,6 +152,8 @@ def denoise(
     memory: dict[str, Any] = dict.fromkeys(names)
     calls = solver.calls(times)
     for done, (t, t_next) in enumerate(calls):
+        if sparsity is not None:
+            run.sparsity = [sparsity.sampling(done, i) for i in range(len(model.layers))]
         for n, v in run.guided(z, t, groups, guider, av).items():
             z[n], memory[n] = solver.step(z[n], v, t, t_next, memory[n])
         if paste_known:
@@ -174,6 +190,8 @@ class Run:
     video: VideoCanvas | None
     audio: AudioCanvas | None
     batch: int
+    windows: Windows | None = None
+    sparsity: Shares | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -263,9 +281,33 @@ class Run:
     ) -> dict[str, Tensor]:
         """Velocities of what is generated, [len(members) * B, ...]. t: one time, or [T], a time
         per latent frame."""
+        if (
+            self.windows is None
+            or "video" not in z
+            or self.windows.fits(tuple(z["video"].shape[2:]))
+        ):
+            return self._whole(z, t, members, encoded, av)
+        if set(z) != {"video"} or self.audio is not None or isinstance(t, Tensor):
+            raise ValueError("windows are for video alone, at one time")
+
+        def part(box: Box) -> Tensor:
+            assert self.video is not None
+            run = replace(self, video=self.video.part(box), windows=None)
+            return run._whole({"video": z["video"][(..., *box)]}, t, members, encoded, av)["video"]
+
+        return {"video": self.windows.blend(z["video"], part)}
+
+    def _whole(
+        self,
+        z: dict[str, Tensor],
+        t: float | Tensor,
+        members: list[Branch],
+        encoded: EncodedText,
+        av: bool,
+    ) -> dict[str, Tensor]:
         video = self._hide(self._video(z, t, len(members)), members)
         audio = self._hide(self._audio(z, t, len(members)), members)
-        v, a = self.model(video, audio, encoded, av=av)
+        v, a = self.model(video, audio, encoded, av=av, sparsity=self.sparsity)
         out = {}
         if "video" in z and v is not None:
             config, behind = self.model.config, 0

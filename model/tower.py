@@ -15,6 +15,7 @@ from reelmill.model.config import TowerConfig
 from reelmill.model.flow import velocity
 from reelmill.model.modality import KEYFRAME, Modality, Text
 from reelmill.model.rope import rope
+from reelmill.model.sparse import Sparse
 
 FREQUENCIES = 256
 
@@ -68,7 +69,7 @@ class Tower(nn.Module):
         self.adaln = AdaLN(config, 2)
         self.head = nn.Linear(dim, config.token_out)
 
-    def enter(self, m: Modality, text: TowerText) -> State:
+    def enter(self, m: Modality, text: TowerText, sparse: Sparse | None = None) -> State:
         if m.x.shape[2] != self.config.token_in:
             raise ValueError(
                 f"tokens are {m.x.shape[2]} wide, this tower takes {self.config.token_in}"
@@ -76,15 +77,19 @@ class Tower(nn.Module):
         if len(text.c) != len(m.x):
             raise ValueError(f"{len(m.x)} samples, but {len(text.c)} prompts")
         time, text_time = self.embed_time(m, text.c.shape[1])
-        pos = F.pad(m.pos, (0, 0, 0, text.c.shape[1]))  # position 0 turns nothing: text has none
+        words = text.c.shape[1]  # at position 0, which turns nothing: text has none
+        pos = F.pad(m.pos, (0, 0, 0, words) if sparse is None else (0, 0, words, 0))
+        if sparse is not None and self.text_bias:
+            raise ValueError("sparse attention knows no bias of text")
         ctx = Context(
             time=time,
             text_time=text_time,
             rope=rope(pos, self.config.rope_dims, self.config.rope_theta),
-            mask=self.joint_mask(m, text),
+            mask=self.joint_mask(m, text) if sparse is None else None,
             text_mask=key_mask((text.pad, *text.c.shape[:2])),
             text=text.c,
             text_kv=text.kv,
+            sparse=sparse,
         )
         x = self.inp(m.x)
         if self.keyframe is not None and m.kind is not None:

@@ -23,7 +23,7 @@ class TrainOptions:
     latents: folder of latent shards. output: the run's folder: checkpoints, metrics.jsonl, export.
     stages: names of the stages to run, all when empty. unreviewed: train without approvals, which
     every checkpoint then records. tensorboard: event files beside metrics.jsonl. threads: of torch;
-    0 leaves them as they are.
+    0 leaves them as they are. base: exported model that a Refiner is trained for.
     """
 
     latents: Path
@@ -34,6 +34,7 @@ class TrainOptions:
     unreviewed: bool = False
     tensorboard: bool = False
     threads: int = 0
+    base: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from reelmill.datasets.approval import manifest_digest
 from reelmill.datasets.index import ShardIndex
@@ -56,7 +57,9 @@ class EncodeOptions:
     of a clip's windows. video_codec, audio_codec, encoder: folders of saved ones; where None, the
     PCA codecs are fitted to these very shards, and captions are hashed. channels: of a fitted video
     codec; a token's width, channels times the cells of a patch, should stay below the model's, or
-    it cannot carry the noise that it is to take away. dtype: of stored latents.
+    it cannot carry the noise that it is to take away. dtype: of stored latents. low: how many times
+    smaller a clip is encoded once more, at half the rate, for the Refiner; 0 is not at all. Buckets
+    are then 1 + 8k frames.
     """
 
     shards: tuple[Path, ...]
@@ -71,10 +74,20 @@ class EncodeOptions:
     encoder: Path | None = None
     channels: int = 4
     dtype: str = "float16"
+    low: int = 0
 
     def __post_init__(self) -> None:
         if any(n < 1 or (n - 1) % 4 for n in self.frames) or not self.frames:
             raise UsageError(f"frames {self.frames}: each must be 1 more than a multiple of 4.")
+        if self.low and (
+            any((n - 1) % 8 for n in self.frames)
+            or self.height % (16 * self.low)
+            or self.width % (16 * self.low)
+        ):
+            raise UsageError(
+                f"frames {self.frames} of {self.width} x {self.height} with --low {self.low}: 1 + "
+                f"a multiple of 8 frames, and sides of multiples of {16 * self.low}, are wanted."
+            )
         if self.height % 16 or self.width % 16 or min(self.height, self.width) < 16:
             raise UsageError(f"size {self.width} x {self.height}: multiples of 16 are wanted.")
         if min(self.stride, self.fps, self.channels) < 1 or self.dtype not in (
@@ -165,7 +178,7 @@ def _settings(options: EncodeOptions) -> dict[str, Any]:
     return json.loads(json.dumps(fields))
 
 
-_DECISIVE = ("channels", "fps", "height", "width", "frames", "stride", "dtype")
+_DECISIVE = ("channels", "fps", "height", "width", "frames", "stride", "dtype", "low")
 
 
 class _Run:
@@ -222,6 +235,7 @@ class _Run:
             frames = clip.frames[start : start + length]
             with torch.no_grad():
                 latents = self.video.encode(to_pixels(frames))[0]
+                low = self._low(frames)
                 sound = self._sound(clip, start, length)
             meta = {
                 "clip": key,
@@ -241,7 +255,19 @@ class _Run:
                 audio=None if sound is None else sound.numpy().astype(options.dtype),
                 text=text,
                 meta=meta,
+                low=low,
             )
+
+    def _low(self, frames: np.ndarray) -> np.ndarray | None:
+        """Latents of every second frame, `low` times smaller."""
+        factor = self.options.low
+        if not factor:
+            return None
+        pixels = to_pixels(frames[::2])[0].transpose(0, 1)
+        size = (self.options.height // factor, self.options.width // factor)
+        small = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        latents = self.video.encode(small.transpose(0, 1)[None])[0]
+        return latents.numpy().astype(self.options.dtype)
 
     def _sound(self, clip: _Decoded, start: int, length: int) -> torch.Tensor | None:
         """Latents of a window's sound [C, L], L = floor(seconds * rate / hop)."""

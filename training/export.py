@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from reelmill import __version__
@@ -46,6 +47,13 @@ def make_pipeline(point: Checkpoint, data: LatentDataset) -> Pipeline:
     return pipeline
 
 
-def export_model(folder: Path, point: Checkpoint, data: LatentDataset) -> Path:
-    """Writes `make_pipeline` to a folder that Pipeline.load reads, in place of the old one."""
-    return make_pipeline(point, data).save(folder)
+def export_model(
+    folder: Path, point: Checkpoint, data: LatentDataset, base: Path | None = None
+) -> Path:
+    """Writes `make_pipeline` to a folder that Pipeline.load reads, in place of the old one. base:
+    the exported model that the checkpoint is the Refiner of; both are written."""
+    if base is None:
+        return make_pipeline(point, data).save(folder)
+    refiner = MMDiT(MMDiTConfig.from_json(point.config["model"]))
+    refiner.load_state_dict(point.ema, strict=True)
+    return replace(Pipeline.load(base), refiner=refiner.eval()).save(folder)

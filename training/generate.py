@@ -15,6 +15,7 @@ from reelmill.datasets.workspace import commit_bytes
 from reelmill.errors import PromptError
 from reelmill.model.guidance import Guider, ModalityCFG, ReferenceCFG, Rescale, TextCFG
 from reelmill.model.pipeline import GeneratedClip, Pipeline
+from reelmill.model.refiner import RefineOptions
 from reelmill.training import given
 from reelmill.training.contact_sheet import contact_sheet
 
@@ -36,6 +37,8 @@ class GenerateOptions:
     text_scale: guidance by the prompt, audio_text_scale: of the sound where it is another;
     modality_scale, reference_scale: by the other modality, by references; 1 is off, each costs a
     forward pass. rescale: 0 to 1, against contrast that guidance adds.
+    refine: the Refiner makes the pictures `scale` times as large and twice as many, in
+    `refine_steps` steps.
     preview: writes `<output>.preview.jpg`, a sheet of frames.
     """
 
@@ -67,6 +70,9 @@ class GenerateOptions:
     reference_scale: float = 1.0
     rescale: float = 0.0
     seed: int = 0
+    refine: bool = False
+    scale: int = 2
+    refine_steps: int = 12
     preview: bool = False
 
     @property
@@ -159,6 +165,8 @@ def generate(
         shift=o.shift,
         solver=o.solver,
         guider=o.guider,
+        refine=RefineOptions(steps=o.refine_steps) if o.refine else None,
+        scale=o.scale,
         progress=progress,
     )
     provenance = {**made.provenance, **(notes or {})}

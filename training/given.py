@@ -14,6 +14,7 @@ from reelmill.datasets.media.image import read_rgb
 from reelmill.datasets.media.span import clip_audio, clip_frames
 from reelmill.datasets.sample import Clip, Kind
 from reelmill.errors import MediaError, PromptError
+from reelmill.model.masks import Box, region
 from reelmill.model.pipeline import cover
 from reelmill.model.prompt import Reference
 
@@ -58,13 +59,7 @@ def read_keep(path: Path, fps: float, height: int, width: int) -> np.ndarray:
 def outside(box: tuple[int, int, int, int], height: int, width: int) -> np.ndarray:
     """bool [height, width]: false in the box (x, y, width, height; pixels), true around it."""
     x, y, w, h = box
-    if w < 1 or h < 1 or x < 0 or y < 0 or x + w > width or y + h > height:
-        raise PromptError(
-            f"--change {x},{y},{w},{h} (x, y, width, height) is not inside {width} x {height}."
-        )
-    keep = np.ones((height, width), np.bool_)
-    keep[y : y + h, x : x + w] = False
-    return keep
+    return region(1, height, width, Box(y, x, y + h, x + w))[0]
 
 
 def read_references(given: Mapping[str, Path], fps: float, rate: int) -> dict[str, np.ndarray]:

@@ -26,6 +26,8 @@ from reelmill.model.conditioning import (
 from reelmill.model.flow import interpolate, shift, target
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
+from reelmill.model.refiner import upsample
+from reelmill.model.sparse import Shares
 from reelmill.training.curriculum import Objective
 from reelmill.training.tasks import Task, condition, known_mask
 
@@ -93,12 +95,14 @@ def flow_loss(
     config: Objective,
     constants: Mapping[str, Tensor],
     weights: Mapping[str, Tensor] | None = None,
+    sparsity: Shares | None = None,
 ) -> Losses:
     """Loss of one batch of one task.
 
     constants: `null_text` and `black.<F>x<H>x<W>` of the latents. weights: other parameters to run
-    the model with (the moving average). A clean modality is given at t = 1 and has no loss; the
-    loss of a target counts known latents too, as in the paper's equation 6.
+    the model with (the moving average). sparsity: as of MMDiT.forward. A clean modality is given
+    at t = 1 and has no loss; the loss of a target counts known latents too, as in the paper's
+    equation 6.
     """
     z0, sound = torch.from_numpy(batch.video), None
     if batch.audio is not None:
@@ -110,7 +114,12 @@ def flow_loss(
     if task.video != "absent":
         mask = known_mask(task, z0)
         t = clean if task.video == "clean" else draws.t
-        known = condition(z0, mask, constants[black_key(batch)])
+        if task.known == "low":
+            if batch.low is None:
+                raise DatasetError(f"task {task.name!r} needs latents encoded with --low.")
+            known = upsample(torch.from_numpy(batch.low), z0.shape[3], z0.shape[4])
+        else:
+            known = condition(z0, mask, constants[black_key(batch)])
         video = video_modality(model.config, interpolate(z0, draws.video, t), t, known, mask)
     if task.audio != "absent":
         assert sound is not None
@@ -119,7 +128,12 @@ def flow_loss(
         noisy = interpolate(sound, draws.audio, t)
         audio = audio_modality(model.config, noisy, t, z0.shape[2])
     inputs = (video, audio, make_text(batch, draws.drop_text, constants["null_text"]))
-    out = model(*inputs) if weights is None else functional_call(model, dict(weights), inputs)
+    how = {"sparsity": sparsity}
+    out = (
+        model(*inputs, **how)
+        if weights is None
+        else functional_call(model, dict(weights), inputs, how)
+    )
     total = torch.zeros(())
     video_loss = audio_loss = None
     if task.video == "target":

@@ -19,16 +19,19 @@ Role = Literal["target", "clean", "absent"]
 
 @dataclass(frozen=True)
 class Task:
-    """known: which latent frames of a target video are given; none, or the first."""
+    """known: what of a target video is given: none, the first latent frame, or the same clip
+    smaller and at half the rate (the Refiner's task)."""
 
     name: str
     video: Role
     audio: Role
-    known: Literal["none", "first"] = "none"
+    known: Literal["none", "first", "low"] = "none"
     images: bool = False  # draws 1-frame samples instead of clips
 
-    def usable(self, frames: np.ndarray, has_audio: np.ndarray) -> np.ndarray:
-        """bool [n]: which samples have what the task needs."""
+    def usable(self, frames: np.ndarray, has_audio: np.ndarray, low: bool = False) -> np.ndarray:
+        """bool [n]: which samples have what the task needs. low: whether they have that clip."""
+        if self.known == "low" and not low:
+            return np.zeros(len(frames), np.bool_)
         fitting = (frames == 1) if self.images else (frames > 1)
         return fitting if self.audio == "absent" else fitting & has_audio
 
@@ -44,6 +47,7 @@ TASKS = {
         # Not in the paper's mix; they make synchronisation learnable in few steps.
         Task("v2a", "clean", "target"),
         Task("a2v", "target", "clean"),
+        Task("refine", "target", "absent", known="low"),
     )
 }
 

@@ -27,7 +27,11 @@ from reelmill.datasets.latents import LatentDataset, held_out_rows
 from reelmill.datasets.loader import Batch, Loader, collate, make_pools
 from reelmill.datasets.mixture import Mixture, permute
 from reelmill.errors import CheckpointError, DatasetError, Diverged, Interrupted, UsageError
+from reelmill.kernels.sparsity import SparsitySchedule
 from reelmill.model.mmdit import MMDiT, part_of
+from reelmill.model.pipeline import Pipeline
+from reelmill.model.refiner import refiner_config, refiner_of
+from reelmill.model.sparse import Shares
 from reelmill.training import checkpoint as checkpoints
 from reelmill.training.checkpoint import Checkpoint
 from reelmill.training.config import Progress, StageResult, TrainOptions, TrainResult, silent
@@ -62,7 +66,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
                 run = StageRun(stage, options, data, approvals, stop)
                 results.append(run.run(progress))
         last = checkpoints.load(results[-1].checkpoint)
-        export = export_model(options.output / "export", last, data)
+        export = export_model(options.output / "export", last, data, options.base)
     return TrainResult(
         stages=tuple(results),
         checkpoint=results[-1].checkpoint,
@@ -124,8 +128,13 @@ class StageRun:
         self.train_loader = _train_loader(stage, options.seed, data)
         self.held_out_batches = _held_out_batches(stage, self.validation, data)
         self.constants = {n: torch.from_numpy(a).float() for n, a in data.constants.items()}
-        model_config = options.curriculum.model.config(
-            data.channels("video"), data.channels("audio"), data.constants["null_text"].shape[1]
+        base = self._base()
+        model_config = (
+            refiner_config(base.model.config)
+            if base
+            else options.curriculum.model.config(
+                data.channels("video"), data.channels("audio"), data.constants["null_text"].shape[1]
+            )
         )
         init = self._init_weights()
         self.config = {
@@ -135,13 +144,14 @@ class StageRun:
             "validation": self.validation,
             "latents": data.manifest.digest,
             "codecs": {n: getattr(data.manifest, n) for n in ("video", "audio", "text")},
-            "init": init[1] if init else "",
+            "init": init[1] if init else base.digest if base else "",
         }
         self.unreviewed = not approvals
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            self.model = MMDiT(model_config)
-            options.curriculum.model.prepare(self.model)
+            self.model = refiner_of(base.model) if base else MMDiT(model_config)
+            if not base:
+                options.curriculum.model.prepare(self.model)
         if init:
             _load_weights(self.model, init[0])
         for name, parameter in self.model.named_parameters():
@@ -151,6 +161,7 @@ class StageRun:
         self.ema = EMA(self.named.items(), stage.optim.ema_decay)
         self.step = 0
         self.skipped = 0
+        self.held_out_objective = Objective(video_floor=stage.objective.video_floor)
         self.meter = Meter()
         self.held_out: list[tuple[int, float]] = []
 
@@ -199,7 +210,13 @@ class StageRun:
             group["lr"] = rate
         draws = draw(self.options.seed, self.step, batch, stage.objective)
         losses = flow_loss(
-            self.model, TASKS[batch.task], batch, draws, stage.objective, self.constants
+            self.model,
+            TASKS[batch.task],
+            batch,
+            draws,
+            stage.objective,
+            self.constants,
+            sparsity=self._sparsity(self.step),
         )
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
@@ -219,6 +236,12 @@ class StageRun:
         self.step += 1
         record["seconds"] = round(time.perf_counter() - began, 4)
         return record
+
+    def _sparsity(self, step: int) -> Shares | None:
+        if not self.model.config.video.sparse:
+            return None
+        schedule = SparsitySchedule(target=self.stage.sparsity)
+        return [schedule.training(step, layer) for layer in range(len(self.model.layers))]
 
     def _skip(self, batch: Batch, loss: float, grad_norm: float) -> None:
         self.skipped += 1
@@ -243,9 +266,10 @@ class StageRun:
                 TASKS[task],
                 batch,
                 held_out_draw(batch, HELD_OUT_DRAWS),
-                Objective(),
+                self.held_out_objective,
                 self.constants,
                 weights=weights,
+                sparsity=self._sparsity(self.stage.steps),
             )
             by_task[task] = losses.total.item()
             total += self.validation[task] * by_task[task]
@@ -290,6 +314,19 @@ class StageRun:
         self.train_loader.corrupt.update(point.state["corrupt"])
         self.unreviewed = self.unreviewed or bool(point.state["unreviewed"])
         log.info("stage %s goes on from step %d", self.stage.name, self.step)
+
+    def _base(self) -> Pipeline | None:
+        """The model that a Refiner is made for. Raises UsageError and CheckpointError."""
+        if not self.stage.refiner:
+            return None
+        if self.options.base is None:
+            raise UsageError(
+                f"stage {self.stage.name!r} trains a Refiner: name the exported model that it is "
+                "for, --base DIR."
+            )
+        base = Pipeline.load(self.options.base)
+        self.data.require(video=base.fingerprints["video"], audio=self.data.manifest.audio)
+        return base
 
     def _init_weights(self) -> tuple[dict[str, Tensor], str] | None:
         """EMA weights of the stage that this one starts from, with their digest."""
@@ -345,4 +382,4 @@ def _held_out_batches(
 
 def _usable(task: str, data: LatentDataset) -> np.ndarray:
     frames, audible = np.array(data.column("frames")), np.array(data.column("has_audio"))
-    return TASKS[task].usable(frames, audible)
+    return TASKS[task].usable(frames, audible, bool(data.manifest.options.get("low")))

@@ -243,7 +243,7 @@ def test_a_last_frame_references_guidance_and_another_solver(model: Path, tmp_pa
         ({"solver": "magic"}, "magic"),
         ({"rescale": 2.0}, "rescale is 2.0"),
         ({"fps": 0}, "0 fps"),
-        ({"change": (0, 0, 99, 1), "image": "absent.png"}, "0,0,99,1"),
+        ({"change": (0, 0, 99, 1), "image": "absent.png"}, "leaves the picture"),
         ({"task": "t3v"}, "t3v"),
         ({"frames": 16}, "multiple of 4"),
         ({"height": 33}, "33"),

@@ -48,6 +48,9 @@ def encode(
         Path | None, typer.Option(help="Folder of a saved prompt encoder. Default: hashed words.")
     ] = None,
     channels: Annotated[int, typer.Option(help="Of a video codec fitted to these shards.")] = 4,
+    low: Annotated[
+        int, typer.Option(help="For the Refiner: also N times smaller at half the rate; 0: not.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Turns curated clips into latents, sound and captions too; goes on where it stopped."""
@@ -72,6 +75,7 @@ def encode(
         audio_codec=audio_codec,
         encoder=encoder,
         channels=channels,
+        low=low,
     )
     home = place.root / ".prefect"
     result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)

@@ -21,6 +21,7 @@ EPILOG = examples(
     "reelmill generate '' --model export/ --video silent.mp4 -o with_sound.mp4",
     "reelmill generate 'a blue ball' -w work --video clip.mp4 --change 16,16,32,32 -o edited.mp4",
     "reelmill generate '@image_1 rolls' -w work --ref image_1=ball.png -o clip.mp4",
+    "reelmill generate 'a red ball bounces' --model refined/ --refine -o large.mp4",
     "reelmill generate -w work --batch prompts.jsonl -o clips/",
 )
 FILES, LENGTH, SAMPLER, GUIDANCE = "Files to go by", "Size and length", "Sampler", "Guidance"
@@ -133,6 +134,11 @@ def generate(
         float,
         typer.Option(help="0 to 1, against contrast from guidance.", rich_help_panel=GUIDANCE),
     ] = 0.0,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="By the Refiner: larger, and twice the rate.")
+    ] = False,
+    scale: Annotated[int, typer.Option(help="With --refine: how many times as large.")] = 2,
+    refine_steps: Annotated[int, typer.Option(help="With --refine: steps.")] = 12,
     seed: Seed = 0,
     preview: Annotated[
         bool, typer.Option(help="Write a sheet of frames beside it, <output>.preview.jpg.")
@@ -178,6 +184,9 @@ def generate(
         modality_scale=modality_scale,
         reference_scale=reference_scale,
         rescale=rescale,
+        refine=refine,
+        scale=scale,
+        refine_steps=refine_steps,
         seed=seed,
         preview=preview,
     )

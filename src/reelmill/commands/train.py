@@ -45,6 +45,9 @@ def train(
         bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")
     ] = False,
     threads: Annotated[int, typer.Option(help="Of torch; 0 leaves them as they are.")] = 0,
+    base: Annotated[
+        Path | None, typer.Option(help="Exported model that a Refiner is trained for.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
@@ -62,6 +65,7 @@ def train(
         unreviewed=unreviewed,
         tensorboard=tensorboard,
         threads=threads,
+        base=base,
     )
     home = place.root / ".prefect"
     result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)
@@ -94,6 +98,7 @@ def through_prefect(options: TrainOptions, home: Path) -> TrainResult:
             unreviewed=options.unreviewed,
             tensorboard=options.tensorboard,
             threads=options.threads,
+            base=options.base,
         )
 
 
