@@ -5,7 +5,7 @@ A key's artifacts over several runs make its history. Only this file makes artif
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect.artifacts import (
@@ -15,6 +15,7 @@ from prefect.artifacts import (
 )
 
 from reelmill.curation.result import CurateResult
+from reelmill.datasets.approval import Approval
 from reelmill.training.config import TrainResult
 from reelmill.training.encode import EncodeResult
 from reelmill.training.generate import GenerateResult
@@ -79,6 +80,24 @@ def trained(result: TrainResult) -> None:
     )
     facts = {"checkpoint": result.checkpoint, "model": result.export, "steps": result.steps}
     summary("train-summary", "Training", {**facts, "unreviewed": result.unreviewed})
+
+
+def approved(made: Sequence[Approval]) -> None:
+    """A decision on shards: who, on what, with which words."""
+    create_table_artifact(
+        key="approvals",
+        table=[
+            {
+                "decision": a.decision,
+                "reviewer": a.reviewer,
+                "run": a.run,
+                "shards": a.kind,
+                "digest": a.dataset,
+                "note": a.note,
+            }
+            for a in made
+        ],
+    )
 
 
 def encoded(result: EncodeResult) -> None:

@@ -17,6 +17,7 @@ from reelmill.datasets.latents import LatentDataset
 from reelmill.datasets.sample import MICRO
 from reelmill.flows.curate import curate
 from reelmill.flows.encode import encode
+from reelmill.flows.form import form
 from reelmill.flows.generate import generate
 from reelmill.flows.tasks import run_task
 from reelmill.flows.train import train
@@ -68,6 +69,7 @@ def synchrony(truth: CorpusTruth, latents: Path, trained: TrainResult, name: str
 
 
 @flow(name="demo", flow_run_name="demo in {folder}", retries=0)
+@form
 def demo(
     folder: Annotated[Path, Field(description="Where everything is written.")],
     full: Annotated[bool, Field(description="Train until sound and picture agree.")] = False,

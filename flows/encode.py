@@ -9,12 +9,14 @@ from prefect import flow
 from pydantic import Field
 
 from reelmill.flows import artifacts
+from reelmill.flows.form import form
 from reelmill.flows.tasks import LogProgress, run_task
 from reelmill.training import encode as engine
 from reelmill.training.encode import EncodeOptions, EncodeResult
 
 
 @flow(name="encode", flow_run_name="encode into {output}", retries=0)
+@form
 def encode(
     shards: Annotated[list[Path], Field(description="Folders of curated shards.")],
     output: Annotated[Path, Field(description="Folder of latent shards.")],

@@ -10,6 +10,7 @@ from prefect import flow
 from pydantic import Field
 
 from reelmill.flows import artifacts
+from reelmill.flows.form import form
 from reelmill.flows.tasks import run_task
 from reelmill.training import generate as engine
 from reelmill.training.generate import GenerateOptions, GenerateResult
@@ -20,6 +21,7 @@ Length = Annotated[int | None, Field(ge=1, description="1 + a multiple of 4; emp
 
 
 @flow(name="generate", flow_run_name="generate {output}", retries=0)
+@form
 def generate(
     prompt: Annotated[str, Field(description="What is to be seen and heard.")],
     model: Annotated[Path, Field(description="Folder that training exported.")],

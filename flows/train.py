@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from reelmill.flows import artifacts
+from reelmill.flows.form import form
 from reelmill.flows.tasks import LogProgress, run_task
 from reelmill.training import trainer
 from reelmill.training.config import TrainOptions, TrainResult
@@ -16,6 +17,7 @@ from reelmill.training.curriculum import curriculum as built_in
 
 
 @flow(name="train", flow_run_name="train {curriculum}", retries=0)
+@form
 def train(
     latents: Annotated[Path, Field(description="Folder of latent shards.")],
     output: Annotated[Path, Field(description="The run's folder: checkpoints, metrics, export.")],
