@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -109,3 +110,17 @@ def test_position_zero_and_missing_axes_turn_nothing():
     turned = rotate(x, rope(torch.tensor([[[1.0], [2.0], [3.0]]]), DIMS))
     assert torch.equal(turned[..., 44:], x[..., 44:])
     assert not torch.equal(turned[..., :44], x[..., :44])
+
+
+def test_sound_turns_as_in_ovi():
+    """Ovi: complex turns of the first 44 of a head's 128 dimensions, times scaled by .19676."""
+    x = np.random.default_rng(0).standard_normal((1, 157, 2, 128))
+    times = np.arange(157) * 0.19676
+    turn = np.exp(1j * np.outer(times, 10_000.0 ** (-np.arange(0, 44, 2) / 44)))
+    pairs = x[..., :44].reshape(1, 157, 2, 22, 2)
+    turned = (pairs[..., 0] + 1j * pairs[..., 1]) * turn[None, :, None]
+    wanted = x.copy()
+    wanted[..., :44] = np.stack((turned.real, turned.imag), -1).reshape(1, 157, 2, 44)
+    found = rotate(torch.from_numpy(x), rope(torch.from_numpy(times)[None, :, None], DIMS))
+    assert DIMS[0] == 44
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
