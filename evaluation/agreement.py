@@ -126,30 +126,39 @@ def rater_reports(votes: Sequence[PairVote], dimension: str = OVERALL) -> list[R
     """One report per rater, by name.
 
     A warning needs evidence at `ALARM`: a leaning to one side; more gold pairs missed than an
-    attentive rater (80 % right) would; agreement with the majority no better than a coin's; or
-    agreement that falls from the first half to the second by 0.3 or more.
+    attentive rater (80 % right) would, or than the others do; agreement with the majority no
+    better than a coin's, and less than the others have; repeats answered alike less often than the
+    others answer theirs; or agreement that falls from the first half to the second by 0.3 or more.
+    Agreement and repeats are held against the others', since among clips that are alike nobody can
+    do well.
     """
     by_pair: dict[tuple, dict[str, float]] = defaultdict(dict)
     for vote in votes:
         key, value = _turned(vote, dimension)
         if value is not None:
             by_pair[key].setdefault(vote.rater, value)
-    raters = sorted({vote.rater for vote in votes})
-    return [
-        _report(name, [v for v in votes if v.rater == name], by_pair, dimension) for name in raters
-    ]
+    words = {
+        name: _words([v for v in votes if v.rater == name], by_pair, dimension)
+        for name in sorted({vote.rater for vote in votes})
+    }
+    return [_report(name, words, dimension) for name in words]
 
 
-def _report(
-    rater: str,
-    votes: Sequence[PairVote],
-    by_pair: Mapping[tuple, Mapping[str, float]],
-    dimension: str,
-) -> RaterReport:
+@dataclass(frozen=True)
+class _Words:
+    """One rater's votes in time; whether each gold pair is right, each vote agrees with the
+    majority, each repeat with itself."""
+
+    votes: Sequence[PairVote]
+    gold: Sequence[bool]
+    agreed: Sequence[bool]
+    twice: Sequence[bool]
+
+
+def _words(
+    votes: Sequence[PairVote], by_pair: Mapping[tuple, Mapping[str, float]], dimension: str
+) -> _Words:
     votes = sorted(votes, key=lambda vote: vote.at)
-    choices = [vote.choices[dimension] for vote in votes if dimension in vote.choices]
-    lefts, rights = choices.count(Choice.LEFT), choices.count(Choice.RIGHT)
-    gold = [v.choices.get(dimension) == v.gold for v in votes if v.gold is not None]
     agreed: list[bool] = []
     twice: list[bool] = []
     first: dict[tuple, float] = {}
@@ -161,18 +170,32 @@ def _report(
             twice.append(first[key] == value)
             continue
         first[key] = value
-        others = sum(v for name, v in by_pair[key].items() if name != rater)
+        others = sum(v for name, v in by_pair[key].items() if name != vote.rater)
         if others and value:
             agreed.append(bool(np.sign(others) == value))
+    gold = [v.choices.get(dimension) == v.gold for v in votes if v.gold is not None]
+    return _Words(votes, gold, agreed, twice)
+
+
+def _report(rater: str, words: Mapping[str, _Words], dimension: str) -> RaterReport:
+    own = words[rater]
+    votes, agreed, twice = own.votes, own.agreed, own.twice
+    others = [theirs for name, theirs in words.items() if name != rater]
+    choices = [vote.choices[dimension] for vote in votes if dimension in vote.choices]
+    lefts, rights = choices.count(Choice.LEFT), choices.count(Choice.RIGHT)
+    gold = own.gold
     half = len(agreed) // 2
     drift = float(np.mean(agreed[half:]) - np.mean(agreed[:half])) if half >= 5 else None
     warnings = []
     if lefts + rights and binomtest(lefts, lefts + rights).pvalue < ALARM:
         warnings.append(f"leans to one side: {lefts} left, {rights} right")
-    if gold and binomtest(sum(gold), len(gold), GOLD_AT_LEAST, "less").pvalue < ALARM:
+    if misses(gold, [right for theirs in others for right in theirs.gold]):
         warnings.append(f"misses gold pairs: {sum(gold)} of {len(gold)} right")
-    if len(agreed) >= 20 and binomtest(sum(agreed), len(agreed), 0.5, "greater").pvalue > 0.05:
+    coin = len(agreed) >= 20 and binomtest(sum(agreed), len(agreed), 0.5, "greater").pvalue > 0.05
+    if coin and _fewer(agreed, [yes for theirs in others for yes in theirs.agreed]) < ALARM:
         warnings.append(f"agrees with the others like a coin: {sum(agreed)} of {len(agreed)}")
+    if twice and _fewer(twice, [yes for theirs in others for yes in theirs.twice]) < ALARM:
+        warnings.append(f"contradicts itself: {sum(twice)} of {len(twice)} repeats answered alike")
     if drift is not None and drift <= -DRIFT_AT_LEAST and _fell(agreed, half) < ALARM:
         warnings.append(f"drifts: agreement falls by {-drift:.2f} over the round")
     return RaterReport(
@@ -187,10 +210,23 @@ def _report(
     )
 
 
+def misses(gold: Sequence[bool], others: Sequence[bool]) -> bool:
+    """Whether fewer gold questions are right than chance allows an attentive rater, or a rater who
+    is like the others. others: theirs, of all of them."""
+    if not gold:
+        return False
+    careless = binomtest(sum(gold), len(gold), GOLD_AT_LEAST, "less").pvalue < ALARM
+    return bool(careless or _fewer(gold, others) < ALARM)
+
+
 def _fell(agreed: Sequence[bool], half: int) -> float:
-    before, after = agreed[:half], agreed[half:]
-    table = [[sum(before), len(before) - sum(before)], [sum(after), len(after) - sum(after)]]
-    return float(fisher_exact(table, "greater").pvalue)
+    return _fewer(agreed[half:], agreed[:half])
+
+
+def _fewer(some: Sequence[bool], others: Sequence[bool]) -> float:
+    """Chance that a share no smaller than the others' looks as small as this (Fisher's test)."""
+    table = [[sum(some), len(some) - sum(some)], [sum(others), len(others) - sum(others)]]
+    return float(fisher_exact(table, "less").pvalue)
 
 
 def scale_drift(votes: Sequence[ScaleVote], dimension: str) -> dict[str, float | None]:

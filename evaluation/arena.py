@@ -14,6 +14,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 from scipy.optimize import minimize
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from reelmill.evaluation.bootstrap import LEVEL, resampled
 from reelmill.evaluation.vote import Choice, PairVote
@@ -113,7 +115,7 @@ def rank(
             for times in resampled(table.prompts, draws, seed)
         ]
     )
-    tail = 100 * (1 - LEVEL) / 2
+    tail = 100 * _tail(len(table.prompts))
     k = len(table.systems)
     low, high = np.percentile(drawn[:, :k], [tail, 100 - tail], axis=0)
     ratings = [
@@ -134,6 +136,26 @@ def rank(
         prompts=len(table.prompts),
         differences=differences,
     )
+
+
+def strengths(
+    votes: Sequence[PairVote], dimension: str = "overall"
+) -> tuple[Mapping[str, float], float] | None:
+    """(log-strength by system, log of Davidson's nu) as `rank` rates, without intervals."""
+    table = _Table(votes, dimension)
+    if not len(table.left):
+        return None
+    best = table.fit(np.ones(len(table.left)))
+    k = len(table.systems)
+    return dict(zip(table.systems, map(float, best[:k]), strict=True)), float(best[k])
+
+
+def _tail(n: int) -> float:
+    """Share of draws to cut at each end: percentiles of n drawn units are too narrow, and this
+    widens them to Student's (Hesterberg 2015, What teachers should know about the bootstrap)."""
+    if n < 2:
+        return 0.0
+    return float(norm.sf(np.sqrt(n / (n - 1)) * student.ppf((1 + LEVEL) / 2, n - 1)))
 
 
 class _Table:

@@ -17,6 +17,7 @@ import typer
 import reelmill
 from reelmill import console
 from reelmill.commands import (
+    arena,
     corpus,
     curate,
     demo,
@@ -102,6 +103,7 @@ app.add_typer(report.app, name="report")
 app.add_typer(review.app, name="review")
 app.add_typer(model.app, name="model")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(arena.app, name="arena")
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(weights.app, name="weights")
 app.command(epilog=status.EPILOG)(status.status)
