@@ -6,12 +6,15 @@ Every figure comes from the decisions; the report's schema refuses counts that d
 from __future__ import annotations
 
 import platform
+import re
 import secrets
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +25,13 @@ from reelmill.curation.level import Level
 from reelmill.curation.policy import Decisions
 from reelmill.curation.recipe import to_yaml
 from reelmill.curation.result import Count, CurateResult
-from reelmill.curation.run_record import save_run
+from reelmill.curation.run_record import known_runs, save_run
 from reelmill.curation.stage_account import asset_level, clip_level, stage_report
 from reelmill.curation.verdicts import save_verdicts
+from reelmill.datasets.ingest.remote import shown, unsecret
 from reelmill.datasets.manifest import printable
 from reelmill.datasets.sample import Outcome, Verdict
+from reelmill.datasets.workspace import Workspace
 from reelmill.reports import page
 from reelmill.reports.schema import (
     MAX_FAILURES,
@@ -44,14 +49,31 @@ from reelmill.reports.schema import (
 )
 
 if TYPE_CHECKING:
-    from reelmill.curation.engine import Curation
+    from reelmill.curation.engine import CurateOptions, Curation
 
+_FORM = "%Y%m%d-%H%M%S"
+_STAMP = re.compile(r"\d{8}-\d{6}")
+_NEVER = "00010101-000000"
 LIBRARIES = ("av", "numpy", "opencv-python-headless", "scenedetect", "onnxruntime", "pyarrow")
 
 
-def run_id() -> str:
-    """A new run's name: the time it began, in UTC, and four random characters."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+def run_id(workspace: Workspace) -> str:
+    """A new run's name: the time it began, in UTC, and four random characters.
+
+    Names rise in the order of the runs of a workspace, whatever its clocks say: after a clock that
+    was set back, and within one second, a run takes the second after the last run's.
+    """
+    now = datetime.fromtimestamp(time.time(), UTC)
+    stamps = [name[: len(_NEVER)] for name in (*known_runs(workspace), *_folders(workspace.runs))]
+    last = max((stamp for stamp in stamps if _STAMP.fullmatch(stamp)), default=_NEVER)
+    with suppress(ValueError, OverflowError):
+        after = datetime.strptime(last, _FORM).replace(tzinfo=UTC) + timedelta(seconds=1)
+        now = max(now, after)
+    return f"{now:{_FORM}}-{secrets.token_hex(2)}"
+
+
+def _folders(place: Path) -> list[str]:
+    return [entry.name for entry in place.iterdir()] if place.is_dir() else []
 
 
 def account(curation: Curation) -> CurateResult:
@@ -72,7 +94,7 @@ def account(curation: Curation) -> CurateResult:
         files=counts[0],
         assets=counts[1],
         clips=counts[2],
-        seconds=time.time() - curation.started,
+        seconds=time.monotonic() - curation.began,
         redone=sum(n for level in levels for n in level.measured.values())
         + sum(m.cut for m in made),
         over_budget=report.over_budget,
@@ -110,14 +132,14 @@ def _report(
     report = RunReport(
         run=curation.run,
         started=datetime.fromtimestamp(curation.started, UTC),
-        finished=datetime.now(UTC),
-        seconds=time.time() - curation.started,
+        finished=datetime.fromtimestamp(time.time(), UTC),
+        seconds=time.monotonic() - curation.began,
         recipes={
             str(level.recipe.kind): RecipeText(yaml=to_yaml(level.recipe), hash=level.recipe.digest)
             for level in levels
         },
         provenance=_provenance(curation),
-        sources=[printable(source) for source in curation.options.sources],
+        sources=[printable(shown(source)) for source in curation.options.sources],
         totals=Totals(
             files=ingest.tally,
             assets=Tally(
@@ -228,7 +250,7 @@ def _failures(curation: Curation, levels: Sequence[Level]) -> list[FailureReport
             for row, (stage, verdict) in sorted(decisions.ended.items()):
                 if verdict.outcome == Outcome.FAILED:
                     clip = decisions.units.clips[row]
-                    path = level.by_id[clip.asset].path
+                    path = level.by_id[clip.asset].name
                     found.append(_failure(path, clip.id if is_clip else "", stage, verdict))
     return sorted(found, key=lambda f: (f.path, f.clip))
 
@@ -271,6 +293,14 @@ def _over_budget(
     return f"{' and '.join(parts)}; the budget is {budget:.1%}" if parts else ""
 
 
+def _command(options: CurateOptions) -> str:
+    """The command line, without the secrets that locations in it may hold."""
+    command = options.command
+    for source in options.sources:
+        command = command.replace(source, shown(source))
+    return unsecret(command) if "://" in command else command
+
+
 def _provenance(curation: Curation) -> Provenance:
     wanted = {
         name: stage.name
@@ -282,7 +312,7 @@ def _provenance(curation: Curation) -> Provenance:
         version=reelmill.__version__,
         python=sys.version.split()[0],
         platform=f"{platform.system()} {platform.machine()}",
-        command=printable(curation.options.command),
+        command=printable(_command(curation.options)),
         libraries={name: metadata.version(name) for name in LIBRARIES},
         weights=[
             WeightUsed(

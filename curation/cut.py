@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from reelmill.curation.keys import code_digest, digest
+from reelmill.curation.keys import canonical, code_digest
 from reelmill.datasets.media.clock import sound_span
 from reelmill.datasets.media.container import open_container, pick_streams
 from reelmill.datasets.media.decode import MediaInfo, clip_samples, probe
@@ -98,9 +99,14 @@ class CutResult:
 
 def cut_key(clip: Clip, settings: CutSettings) -> str:
     """What a cut file depends on: the source's bytes, the span, the settings, this code."""
-    span = [clip.asset, clip.kind, clip.start_pts, clip.end_pts, clip.time_base]
-    parts = {"span": span, "settings": asdict(settings), "code": code_digest(__name__)}
-    return digest(parts)[:32]
+    span = f'"{clip.asset}","{clip.kind}",{clip.start_pts},{clip.end_pts},"{clip.time_base}"'
+    return hashlib.sha256(f'{_head(settings)},"span":[{span}]}}'.encode()).hexdigest()[:32]
+
+
+@lru_cache(maxsize=8)
+def _head(settings: CutSettings) -> str:
+    """The part of canonical JSON that all clips share: a run makes a key for each of its clips."""
+    return canonical({"settings": asdict(settings), "code": code_digest(__name__)})[:-1]
 
 
 def cut(path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings) -> CutResult:

@@ -1,4 +1,4 @@
-"""The local engine: a curation run as a sequence of steps.
+"""The engine: a curation run as a sequence of steps, on this machine or on a Ray cluster.
 
     curation = Curation(CurateOptions(sources=("media",), workspace=Path("w")))
     for step in curation.steps():
@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from reelmill.curation.account import account, run_id
+from reelmill.curation.crew import Crew
 from reelmill.curation.key_record import save_components
 from reelmill.curation.keys import decode_components, key_of, stage_components
 from reelmill.curation.level import Level, group
@@ -32,11 +34,11 @@ from reelmill.curation.removals import removed_assets
 from reelmill.curation.result import CurateResult
 from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
 from reelmill.curation.workers import Limits, Workers
+from reelmill.datasets.ingest.find import find_sources
+from reelmill.datasets.ingest.remote import Rules
 from reelmill.datasets.ledger import Ledger
 from reelmill.datasets.manifest import (
     Manifest,
-    build_manifest,
-    find_files,
     printable,
     read_hashes,
 )
@@ -47,6 +49,8 @@ from reelmill.errors import MediaError, RecipeError, UsageError, WeightsError
 MAX_GROUPS = 24
 ASSETS_A_GROUP = 16
 CLIPS_A_GROUP = 64
+ENGINES = ("local", "ray")
+SAMPLE = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class CurateOptions:
     recipe: video, image, audio, or a YAML file; None sends each file to the recipe of its kind.
     max_failed: failure budget, a share from 0 to 1; None takes the recipe's. workers: processes
     that open media, None for one a core; 0 opens them in this process (reelmill.curation.workers).
+    engine: local, or ray for a cluster (reelmill.curation.engine_ray). address: of that cluster;
+    None starts one on this machine, which ends with the run. ingest: what may be fetched, and how.
     """
 
     sources: tuple[str, ...]
@@ -69,6 +75,9 @@ class CurateOptions:
     workers: int | None = None
     limits: Limits = field(default_factory=Limits)
     command: str = ""
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    ingest: Rules = field(default_factory=Rules)
 
 
 @dataclass
@@ -117,16 +126,46 @@ class Curation:
         if options.max_failed is not None and not 0 <= options.max_failed <= 1:
             raise UsageError(f"--max-failed is {options.max_failed}; it must be from 0 to 1.")
         self.recipes = resolve(options)
-        self.workers = Workers(options.workers, options.limits)
+        self.workers: Crew = self._crew()
         self.weights = Weights(options.weights)
         self.absent = self._check_weights()
-        self.files = find_files(options.sources, skip=options.workspace)
+        self.found = find_sources(options.sources, skip=options.workspace, rules=options.ingest)
+        self.files = self.found.files
         self.workspace: Workspace = open_workspace(options.workspace)
-        self.run = run_id()
-        self.started = time.time()
+        self.run = run_id(self.workspace)
+        self.started, self.began = time.time(), time.monotonic()
+        self.seconds_ingest = 0.0
         self.levels: dict[Kind, Level] = {}
         self.made: dict[Kind, Materialised] = {}
         self._result: CurateResult | None = None
+
+    def _crew(self) -> Crew:
+        """Who opens media. Ray is imported only where it is asked for."""
+        options = self.options
+        if options.engine not in ENGINES:
+            raise UsageError(f"--engine is {options.engine!r}; it must be local or ray.")
+        if options.engine == "local":
+            if options.address is not None:
+                raise UsageError("--address is for --engine ray; this run is local.")
+            return Workers(options.workers, options.limits)
+        from reelmill.curation.engine_ray import RayWorkers
+
+        return RayWorkers(
+            options.workers,
+            options.limits,
+            options.address,
+            shared=self._shared,
+            written=(options.workspace,),
+        )
+
+    def _shared(self) -> list[Path]:
+        """Files that every node of a cluster must see: the lock of this run, sources, weights."""
+        step = max(1, len(self.files) // SAMPLE)
+        held = (self.weights.path(name) for name in self.digests)
+        fetched = {p for p in held if p and any(r in p.parents for r in self.weights.roots)}
+        weights = [f for p in sorted(fetched) for f in ([p] if p.is_file() else p.iterdir())]
+        lock = self.workspace.root / ".lock"
+        return [lock, *self.files[::step], *(file for file in weights if file.is_file())]
 
     def _check_weights(self) -> dict[str, str]:
         """Absent weights by name, with the stage that wants them.
@@ -163,10 +202,13 @@ class Curation:
         def hash_files(advance: Advance) -> int:
             if any(printable(file) not in known for file in self.files):
                 self.workers.warm_up()
-            holder.append(build_manifest(self.files, self.workspace, advance))
-            return len(self.files)
+            holder.append(self.found.manifest(self.workspace, advance))
+            return holder[0].files
 
-        yield Step("ingest", "hash source files", len(self.files), hash_files)
+        if remotes := len(self.found.remotes):
+            fetch = lambda advance: self.found.fetch(self.workspace, advance)  # noqa: E731
+            yield Step("fetch", "fetch remote sources", remotes, fetch)
+        yield Step("ingest", "hash source files", len(self.files) + remotes, hash_files)
         self.ingest = Ingest(holder[0])
         self.ledger = Ledger(self.workspace)
         self.digests = self.weight_digests()

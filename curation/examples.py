@@ -5,24 +5,25 @@ The choice is a function of the unit ids, so that equal runs show equal gallerie
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from reelmill.curation.crew import Crew
 from reelmill.curation.level import Level
 from reelmill.curation.policy import Decisions
 from reelmill.curation.preview import Preview, find_preview, make_preview
 from reelmill.curation.stage import Bound, Stage
 from reelmill.curation.units import STATUS
-from reelmill.curation.workers import Lost, Workers
+from reelmill.curation.workers import Lost
+from reelmill.datasets.ingest.remote import file_name
 from reelmill.datasets.manifest import printable
 from reelmill.datasets.media.decode import MediaInfo
-from reelmill.datasets.sample import KEPT, Clip, Outcome, Status
+from reelmill.datasets.sample import KEPT, Clip, Status
 from reelmill.datasets.workspace import Workspace, writing
 from reelmill.reports import schema
 
@@ -39,12 +40,12 @@ class Gallery:
 
     workspace: Workspace
     run: Path
-    workers: Workers
+    workers: Crew
     wanted: dict[str, tuple[Path, MediaInfo, Clip]] = field(default_factory=dict)
     clip_of: dict[str, str] = field(default_factory=dict)
 
     def examples(
-        self, level: Level, stage: Stage, decisions: Decisions, rows: Sequence[int] | np.ndarray
+        self, level: Level, stage: Stage, decisions: Decisions, rows: np.ndarray
     ) -> list[schema.Example]:
         """Examples of the units `rows` that came into a stage, without previews as yet."""
         found = []
@@ -73,7 +74,7 @@ class Gallery:
         self._want(shown, Path(asset.path), level.infos[clip.asset], clip)
         return schema.Example(
             id=shown,
-            path=printable(Path(asset.path).name),
+            path=printable(file_name(asset.name)),
             outcome=here.outcome.value,
             group=group,
             reason=here.reason,
@@ -151,40 +152,31 @@ def _facts(stage: Stage, decisions: Decisions, row: int) -> dict[str, schema.Val
     return found
 
 
-def _order(decisions: Decisions, rows: Iterable[int]) -> list[int]:
-    """Rows in an order that is random, yet the same for the same units."""
-    ids = decisions.units.ids
-    return sorted(rows, key=lambda row: hashlib.sha256(ids[row].encode()).digest())
-
-
 def _groups(
-    stage: Stage, decisions: Decisions, rows: Sequence[int] | np.ndarray
+    stage: Stage, decisions: Decisions, rows: np.ndarray
 ) -> list[tuple[schema.Group, list[tuple[int, Bound | None]]]]:
-    ended = {
-        int(row): decisions.ended[int(row)][1].outcome
-        for row in rows
-        if decisions.ended.get(int(row), ("",))[0] == stage.name
-    }
-    ordered = _order(decisions, (int(row) for row in rows))
-    kept = [row for row in ordered if row not in ended]
-    rejected = [row for row in ordered if ended.get(row) == Outcome.REJECTED]
-    failed = [row for row in ordered if ended.get(row) == Outcome.FAILED]
+    drawn = decisions.units.drawn[rows]
+    ordered = rows[np.argsort(drawn, kind="stable")]
+    here = decisions.ended_in(stage.name)[ordered]
+    kept, rejected, failed = (
+        ordered[here == code] for code in (0, decisions.REJECTED, decisions.FAILED)
+    )
     return [
-        ("borderline", _borderline(stage, decisions, [*kept, *rejected])),
-        ("rejected", [(row, None) for row in rejected[:A_GROUP]]),
-        ("kept", [(row, None) for row in kept[:A_GROUP]]),
-        ("failed", [(row, None) for row in failed[:A_GROUP]]),
+        ("borderline", _borderline(stage, decisions, np.concatenate([kept, rejected]))),
+        ("rejected", [(int(row), None) for row in rejected[:A_GROUP]]),
+        ("kept", [(int(row), None) for row in kept[:A_GROUP]]),
+        ("failed", [(int(row), None) for row in failed[:A_GROUP]]),
     ]
 
 
 def _borderline(
-    stage: Stage, decisions: Decisions, rows: list[int]
+    stage: Stage, decisions: Decisions, rows: np.ndarray
 ) -> list[tuple[int, Bound | None]]:
     """The nearest units on both sides of each bound that has units on both, with that bound."""
     chosen: dict[int, Bound | None] = {}
     for bound in stage.bounds().values():
         column = decisions.units.columns.get(bound.fact)
-        if column is None or bound.value is None or not rows:
+        if column is None or bound.value is None or not len(rows):
             continue
         values = column.values[rows].astype(float)
         measured = ~np.isnan(values)
@@ -194,5 +186,5 @@ def _borderline(
             for side in sides:
                 ranked = np.argsort(np.where(side, distance, np.inf), kind="stable")
                 for place in ranked[: min(A_GROUP // 2, int(side.sum()))]:
-                    chosen.setdefault(rows[place], bound)
+                    chosen.setdefault(int(rows[place]), bound)
     return list(chosen.items())[: 2 * A_GROUP]

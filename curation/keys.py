@@ -21,10 +21,14 @@ from reelmill.datasets.media.decode import MediaInfo
 KEY_CHARS = 16
 
 
+def canonical(value: Any) -> str:
+    """A value's canonical JSON."""
+    return json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
+
+
 def digest(value: Any) -> str:
     """sha256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 class _Strip(ast.NodeTransformer):

@@ -6,11 +6,12 @@ drives it step by step; nothing here touches media.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
+import pyarrow.compute as pc
 
 from reelmill.curation.keys import KEY_CHARS, digest
 from reelmill.curation.measure import DECODE, MediaStage, naming
@@ -27,10 +28,12 @@ from reelmill.curation.stage import (
     TableStage,
 )
 from reelmill.curation.units import Units, facts_row, facts_schema, failed_row
-from reelmill.datasets.ledger import Batch, TrackReader, rows_table
+from reelmill.datasets.ledger import Batch, TrackReader, rows_table, tracks_table
 from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Asset, Clip, Outcome, Verdict
 from reelmill.errors import MediaError
+
+ALL_CLIPS = "*"  # stands for a unit where something is known of all clips together
 
 
 @dataclass
@@ -84,39 +87,42 @@ class Level:
 
     def missing_files(self, stage: Stage) -> list[tuple[Asset, MediaInfo]]:
         """Alive assets that an AssetStage has not measured."""
-        have = self.passes.ledger.units(self.passes.facts_folder(stage.name))
-        missing = [a for a in self.alive_assets() if a.sha256 not in have]
+        alive = self.alive_assets()
+        have = self.passes.ledger.has(
+            self.passes.facts_folder(stage.name), [a.sha256 for a in alive]
+        )
+        missing = [a for a, known in zip(alive, have, strict=True) if not known]
         self._tally(stage.name, len(missing))
         return [(a, self.infos[a.sha256]) for a in missing]
 
     def missing_decodes(self) -> list[tuple[Asset, MediaInfo, list[MediaStage]]]:
         """Alive assets of which some stage has no tracks, with those stages."""
         passes, ledger = self.passes, self.passes.ledger
-        have = {s.name: ledger.units(passes.tracks_folder(s.name)) for s in self.media_stages}
-        decoded = ledger.units(passes.decoded_folder)
         bad = self._undecodable()
+        alive = [asset for asset in self.alive_assets() if asset.sha256 not in bad]
+        names = [asset.sha256 for asset in alive]
+        stages = self.media_stages
+        have = [ledger.has(passes.tracks_folder(s.name), names) for s in stages]
+        whole = np.logical_and.reduce([ledger.has(passes.decoded_folder, names), *have])
         work = []
-        for asset in self.alive_assets():
-            if asset.sha256 in bad:
-                continue
-            lacking = [s for s in self.media_stages if asset.sha256 not in have[s.name]]
-            if lacking or asset.sha256 not in decoded:
-                work.append((asset, self.infos[asset.sha256], lacking))
-                for stage in lacking:
-                    self._tally(stage.name, 1)
+        for row in np.flatnonzero(~whole):
+            lacking = [s for s, known in zip(stages, have, strict=True) if not known[row]]
+            work.append((alive[row], self.infos[names[row]], lacking))
+            for stage in lacking:
+                self._tally(stage.name, 1)
         self._tally(DECODE, len(work))
         return work
 
     def missing_clips(self, stage: ClipStage, *, measure_all: bool) -> list[int]:
         """Rows of clips that a ClipStage must measure: those alive, or all that did not fail."""
         decisions = self.clips
-        have = self.passes.ledger.units(self.passes.facts_folder(stage.name))
+        have = self.passes.ledger.has(self.passes.facts_folder(stage.name), decisions.units.ids)
         wanted = decisions.alive.copy()
         if measure_all:
             wanted[:] = True
             for row, (_, verdict) in decisions.ended.items():
                 wanted[row] = verdict.outcome != Outcome.FAILED
-        rows = [int(r) for r in np.flatnonzero(wanted) if decisions.units.ids[r] not in have]
+        rows = [int(r) for r in np.flatnonzero(wanted & ~have)]
         self._tally(stage.name, len(rows))
         return rows
 
@@ -133,12 +139,40 @@ class Level:
         if not isinstance(stage, TableStage):
             table = self.passes.ledger.table(self.passes.facts_folder(stage.name))
             decisions.units.load(stage, table)
-        for (name, unit), message in self.passes.transient.items():
-            if name == stage.name and unit in decisions.units.ids:
-                row = decisions.units.ids.index(unit)
-                decisions.units.errors[stage.name][row] = ("transient", message)
+        passing = {u: m for (name, u), m in self.passes.transient.items() if name == stage.name}
+        if passing:
+            errors = decisions.units.errors[stage.name]
+            for row, unit in enumerate(decisions.units.ids):
+                if unit in passing:
+                    errors[row] = ("transient", passing[unit])
         with self.clock.of(stage.name):
-            decisions.apply(stage)
+            findings = self._findings(stage) if isinstance(stage, TableStage) else None
+            decisions.apply(stage, findings)
+
+    def _findings(self, stage: TableStage) -> Mapping[str, np.ndarray] | None:
+        """What a TableStage finds over all clips, from the ledger or else into it."""
+        units, ledger = self.clips.units, self.passes.ledger
+        if type(stage).compare is TableStage.compare or not len(units):
+            return None
+        columns = {n: units.columns[n].digest() for n in stage.needs if n in units.columns}
+        knobs = {name: bound.value for name, bound in stage.bounds().items()}
+        key = digest(
+            {
+                "stage": self.passes.keys[stage.name],
+                "knobs": knobs,
+                "clips": digest(units.ids),
+                "facts": columns,
+            }
+        )
+        folder = f"tracks/{stage.name}/{key[:KEY_CHARS]}"
+        reader = TrackReader(ledger, folder)
+        if ALL_CLIPS in reader:
+            return reader[ALL_CLIPS]
+        found = stage.compare(units.table(np.arange(len(units))))
+        batch = Batch()
+        batch.add(folder, tracks_table(ALL_CLIPS, found))
+        ledger.commit(batch)
+        return found
 
     def _undecodable(self) -> dict[str, tuple[str, str]]:
         table = self.passes.ledger.table(self.passes.decoded_folder)
@@ -148,34 +182,45 @@ class Level:
             if name == DECODE
         }
         if table is not None:
-            for unit, cause, message in zip(
-                table["unit"].to_pylist(),
-                table["cause"].to_pylist(),
-                table["message"].to_pylist(),
-                strict=True,
-            ):
-                if cause is not None:
-                    found[unit] = (cause, message)
+            failed = table.filter(pc.is_valid(table["cause"]))
+            units, causes, messages = (
+                failed[name].to_pylist() for name in ("unit", "cause", "message")
+            )
+            found |= dict(zip(units, zip(causes, messages, strict=True), strict=True))
         return found
 
     def after_decode(self) -> None:
         """Fails what would not decode, and learns each asset's whole span."""
         first = next((s for s in self.media_stages), self.recipe.stages[0])
         bad = self._undecodable()
-        reader = TrackReader(self.passes.ledger, self.passes.decode_tracks)
         units = self.asset_decisions.units
-        for row, asset in enumerate(self.assets):
-            if not self.asset_decisions.alive[row]:
-                continue
-            if asset.sha256 in bad:
-                cause, message = bad[asset.sha256]
-                name = first.name if first in self.asset_stages else self.recipe.stages[0].name
+        name = first.name if first in self.asset_stages else self.recipe.stages[0].name
+        for row in np.flatnonzero(self.asset_decisions.alive):
+            if (asset := units.ids[row]) in bad:
+                cause, message = bad[asset]
                 verdict = Verdict(Outcome.FAILED, cause, detail=message)
-                self.asset_decisions.end(row, name, verdict)
-            else:
-                units.clips[row] = whole_clip(
-                    asset.sha256, self.infos[asset.sha256], reader[asset.sha256]
-                )
+                self.asset_decisions.end(int(row), name, verdict)
+        alive = np.flatnonzero(self.asset_decisions.alive)
+        spans = self._spans([units.ids[row] for row in alive])
+        for row in alive:
+            units.clips[row] = spans[units.ids[row]]
+
+    def _spans(self, assets: Sequence[str]) -> dict[str, Clip]:
+        """The whole span of each asset; those that the ledger lacks are read from its decode."""
+        ledger, folder = self.passes.ledger, f"ledger/spans/{self.passes.decode_key}"
+        missing = [assets[i] for i in np.flatnonzero(~ledger.has(folder, assets))]
+        if missing:
+            reader = TrackReader(ledger, self.passes.decode_tracks)
+            found = [
+                whole_clip(missing[i], self.infos[missing[i]], reader[missing[i]])
+                for i in reader.sorted_by_file(missing)
+            ]
+            batch = Batch()
+            batch.add(folder, rows_table((clip_row(c.asset, c) for c in found), CLIPS))
+            ledger.commit(batch)
+        table = ledger.table(folder)
+        of_asset = clips_from(table, self.recipe.kind) if table is not None else {}
+        return {asset: clips[0] for asset, clips in of_asset.items()}
 
     def derive(self, stage: MediaStage, *, without: Collection[str] = ()) -> None:
         """Facts of a media stage, from its tracks, for units that the ledger lacks.
@@ -185,16 +230,17 @@ class Level:
         on_assets = stage in self.asset_stages
         decisions = self.asset_decisions if on_assets else self.clips
         units = decisions.units
-        have = self.passes.ledger.units(self.passes.facts_folder(stage.name))
+        wanted = ~self.passes.ledger.has(self.passes.facts_folder(stage.name), units.ids)
+        if on_assets:
+            wanted &= decisions.alive
+        missing = [r for r in np.flatnonzero(wanted) if units.clips[r].asset not in without]
+        if not missing:
+            return
         reader = TrackReader(self.passes.ledger, self.passes.tracks_folder(stage.name))
         rows = []
         with self.clock.of(stage.name):
-            for row, unit in enumerate(units.ids):
-                if unit in have or (on_assets and not decisions.alive[row]):
-                    continue
-                clip = units.clips[row]
-                if clip.asset in without:
-                    continue
+            for place in reader.sorted_by_file([units.clips[r].asset for r in missing]):
+                unit, clip = units.ids[missing[place]], units.clips[missing[place]]
                 path = self.by_id[clip.asset].path
                 try:
                     with naming(stage.name, path):
@@ -219,29 +265,30 @@ class Level:
         stage = self.recipe.stages[self.recipe.segmenter]
         assert isinstance(stage, Segmenter)
         ledger, folder = self.passes.ledger, self.segments_folder
-        have = ledger.units(folder)
-        reader = TrackReader(ledger, self.passes.tracks_folder(stage.name))
-        rows = []
         alive = np.flatnonzero(self.asset_decisions.alive)
-        for row in alive:
-            asset = self.assets[row]
-            if asset.sha256 not in have:
-                whole = self.asset_decisions.units.clips[row]
+        have = ledger.has(folder, [self.assets[row].sha256 for row in alive])
+        missing = alive[~have]
+        if len(missing):
+            reader = TrackReader(ledger, self.passes.tracks_folder(stage.name))
+            rows = []
+            for place in reader.sorted_by_file([self.assets[row].sha256 for row in missing]):
+                asset = self.assets[missing[place]]
+                whole = self.asset_decisions.units.clips[missing[place]]
                 with self.clock.of(stage.name), naming(stage.name, asset.path):
                     found = stage.segment(reader[asset.sha256], whole, self.infos[asset.sha256])
                     if not found:
                         raise ValueError("segment() made no clip of a live asset")
                 rows += [clip_row(asset.sha256, clip) for clip in found]
-        batch = Batch()
-        batch.add(folder, rows_table(rows, CLIPS))
-        ledger.commit(batch)
+            batch = Batch()
+            batch.add(folder, rows_table(rows, CLIPS))
+            ledger.commit(batch)
         table = ledger.table(folder)
         of_asset = clips_from(table, self.recipe.kind) if table is not None else {}
-        clips = sorted(
-            (c for row in alive for c in of_asset.get(self.assets[row].sha256, ())),
-            key=lambda clip: clip.id,
+        named = sorted(
+            (clip.id, clip) for row in alive for clip in of_asset.get(self.assets[row].sha256, ())
         )
-        self.clip_decisions = Decisions.start(Units([c.id for c in clips], clips))
+        units = Units([name for name, _ in named], [clip for _, clip in named])
+        self.clip_decisions = Decisions.start(units)
 
     def kept(self) -> list[Clip]:
         decisions = self.clips

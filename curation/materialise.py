@@ -7,7 +7,9 @@ from that shard set, so a survivor that stays is never encoded again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,10 @@ from reelmill.curation.level import Level
 from reelmill.curation.measure import Found, naming
 from reelmill.curation.passes import Advance
 from reelmill.curation.units import MEASURED, STATUS, facts_schema
+from reelmill.datasets.ingest.remote import file_name
 from reelmill.datasets.manifest import caption_file, printable
 from reelmill.datasets.media.decode import MediaInfo
-from reelmill.datasets.sample import Clip
+from reelmill.datasets.sample import Asset, Clip
 from reelmill.datasets.shards import (
     ShardInfo,
     ShardSample,
@@ -51,7 +54,7 @@ class Materialised:
 def cut_file(path: Path, info: MediaInfo, clip: Clip, final: Path, stage: Cut) -> Found:
     """Cuts one clip: the file, there whole or not at all, and a row of the stage's facts."""
     found = Found()
-    part = final.with_name(f"part-{final.name}")
+    part = final.with_name(f"part-{secrets.token_hex(4)}-{final.name}")  # others may cut it too
     try:
         with found.timing(stage.name), naming(stage.name, str(path)):
             written = cut(path, info, clip, part, stage.settings)
@@ -84,7 +87,10 @@ class Packer:
         self.stage = stage
         self.settings = stage.settings
         self.clips: list[Clip] = level.kept()
-        self.keys = {clip.id: cut_key(clip, self.settings) for clip in self.clips}
+        self.ids = [clip.id for clip in self.clips]
+        self.keys = {
+            i: cut_key(c, self.settings) for i, c in zip(self.ids, self.clips, strict=True)
+        }
         self.folder = workspace.shards(str(level.recipe.kind))
         self.existing = find_existing(self.folder)
         self.cut_now = 0
@@ -93,23 +99,31 @@ class Packer:
     def _facts_folder(self) -> str:
         return self.level.passes.facts_folder(self.stage.name)
 
+    def _name(self, clip_id: str) -> str:
+        return f"{clip_id}.{self.keys[clip_id]}{SUFFIX[self.level.recipe.kind]}"
+
     def _file(self, clip: Clip) -> Path:
-        return self.workspace.cuts / f"{clip.id}.{self.keys[clip.id]}{SUFFIX[clip.kind]}"
+        return self.workspace.cuts / self._name(clip.id)
+
+    def _made(self) -> set[str]:
+        """Names of the cuts that wait for a shard."""
+        folder = self.workspace.cuts
+        return set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - 100,000 names
 
     def missing(self) -> list[Clip]:
         """Survivors that have neither a cut file, a place in a shard, nor a recorded failure."""
-        have = self.level.passes.ledger.units(self._facts_folder)
+        have = self.level.passes.ledger.has(self._facts_folder, self.ids)
+        made = self._made()
         table = self.level.passes.ledger.table(self._facts_folder)
         failed = set()
         if table is not None:
             failed = set(table.filter(pc.is_valid(table["cause"]))["unit"].to_pylist())
         work = [
             clip
-            for clip in self.clips
-            if clip.id not in failed
+            for name, clip, known in zip(self.ids, self.clips, have, strict=True)
+            if name not in failed
             and not (
-                clip.id in have
-                and ((clip.id, self.keys[clip.id]) in self.existing or self._file(clip).exists())
+                known and ((name, self.keys[name]) in self.existing or self._name(name) in made)
             )
         ]
         self.level.measured[self.stage.name] = len(work)
@@ -149,38 +163,41 @@ class Packer:
             )
         else:
             manifest = read_manifest(self.folder)
-        for clip in survivors:
-            self._file(clip).unlink(missing_ok=True)
-        for part in self.workspace.cuts.glob("part-*"):  # of workers that died over them
-            part.unlink()
+        packed = {self._name(clip.id) for clip in survivors}
+        for name in self._made():
+            if name in packed or name.startswith("part-"):  # of workers that died over them
+                (self.workspace.cuts / name).unlink()
         paths = tuple(self.folder / shard.file for shard in manifest)
         return Materialised(paths, tuple(manifest), self.cut_now, len(survivors))
 
     def _samples(self, clips: Sequence[Clip], advance: Advance) -> Iterator[ShardSample]:
         units = self.level.clips.units
         row_of = {unit: row for row, unit in enumerate(units.ids)}
-        for clip in sorted(clips, key=lambda c: c.id):
-            row, key = row_of[clip.id], self.keys[clip.id]
+        made = self._made()
+        for name, clip in sorted((clip.id, clip) for clip in clips):
+            row, key = row_of[name], self.keys[name]
             proven = json.loads(units.columns["cut"].values[row])
             asset = self.level.by_id[clip.asset]
-            file = self._file(clip)
-            data = file.read_bytes() if file.exists() else self.existing[clip.id, key]()
+            waits = self._name(name) in made
+            given = json.loads(asset.columns) if asset.columns else []
+            data = self._file(clip).read_bytes() if waits else self.existing[name, key]()
             yield ShardSample(
-                key=clip.id,
+                key=name,
                 suffix=SUFFIX[clip.kind],
                 media=data,
-                caption=_caption(Path(asset.path)),
+                caption=_caption(asset, given),
                 record={
-                    "id": clip.id,
+                    "id": name,
                     "kind": str(clip.kind),
                     "asset": clip.asset,
-                    "file": min(printable(Path(p).name) for p in asset.paths),
+                    "file": min(printable(file_name(p)) for p in asset.paths),
                     "start_us": clip.start_us,
                     "end_us": clip.end_us,
                     "cut_key": key,
                     "cut": proven,
                     "facts": self._facts(row),
-                },
+                }
+                | ({"manifest": given} if given else {}),
             )
             advance(1)
 
@@ -202,9 +219,16 @@ def _number(value: np.floating, dtype: type) -> float | int | bool:
     return dtype(value) if dtype is not float else round(float(value), 6)
 
 
-def _caption(path: Path) -> str | None:
-    """The caption that lies beside a media file, or None. Raises for one that is no short text."""
-    file = caption_file(path)
+def _caption(asset: Asset, given: Sequence[Mapping[str, Any]]) -> str | None:
+    """The caption that a manifest gives, else the one beside a media file, or None.
+
+    Raises for a file that is no short text.
+    """
+    said = sorted({row["caption"] for row in given if isinstance(row.get("caption"), str)} - {""})
+    if said:
+        return said[0].strip()
+    path = Path(asset.path)
+    file = Path(asset.caption) if asset.caption else caption_file(path)
     if file == path or not file.is_file():
         return None
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from reelmill.curation.stage import (
 from reelmill.curation.video.phash import hashes_of
 from reelmill.datasets.sample import Kind
 
+HEX_DIGITS = 16  # of one hash
 QUERIES = 5  # frames of a clip that candidates are looked up with, evenly spaced
 EXACT_COMPARISONS = 5e10  # up to here every pair of hashes is compared: 20 s on one core
 _BATCH = 512
@@ -54,14 +57,37 @@ class NearDuplicate(TableStage):
         if self.embedding != "phash":
             raise ValueError("the one embedding so far is 'phash'")
 
+    def compare(self, table: FactTable) -> Mapping[str, np.ndarray]:
+        """All pairs of near duplicates: rows a < b, the bits that differ, whether mirrored."""
+        pairs = list(self._pairs(table)) if self.max_distance.value is not None else []
+        a, b, bits, flipped = zip(*pairs, strict=True) if pairs else ((), (), (), ())
+        return {
+            "a": np.array(a, np.int64),
+            "b": np.array(b, np.int64),
+            "bits": np.array(bits, np.float64),
+            "flipped": np.array(flipped, bool),
+        }
+
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
         if self.max_distance.value is None or len(table) < 2:
             return {}
-        most = int(self.max_distance.value)
-        plain = [_hashes(text) for text in table["phash"]]
-        mirrored = [_hashes(text) for text in table["phash_mirrored"]]
-        assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
+        found, rows = table.findings, table.rows
+        if found is None or rows is None:
+            found, rows = self.compare(table), np.arange(len(table))
+        here = np.isin(found["a"], rows) & np.isin(found["b"], rows)
+        places = (np.searchsorted(rows, found[name][here]).tolist() for name in ("a", "b"))
+        said = (found[name][here].tolist() for name in ("bits", "flipped"))
         matches: dict[int, dict[int, tuple[float, bool]]] = {}
+        for a, b, bits, flipped in zip(*places, *said, strict=True):
+            matches.setdefault(a, {})[b] = matches.setdefault(b, {})[a] = (bits, flipped)
+        return self._losers(table, matches)
+
+    def _pairs(self, table: FactTable) -> Iterator[tuple[int, int, float, bool]]:
+        if len(table) < 2:
+            return
+        most = int(self.max_distance.value or 0)
+        plain, mirrored = _hashes(table["phash"]), _hashes(table["phash_mirrored"])
+        assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
         for a, b in _candidates(plain, mirrored, most):
             if not self.same_asset and assets[a] == assets[b]:
                 continue
@@ -69,11 +95,7 @@ class NearDuplicate(TableStage):
             flipped = distance(mirrored[a], plain[b])
             nearest = min(as_is, flipped)
             if nearest <= most:
-                matches.setdefault(a, {})[b] = matches.setdefault(b, {})[a] = (
-                    nearest,
-                    flipped < as_is,
-                )
-        return self._losers(table, matches)
+                yield a, b, nearest, flipped < as_is
 
     def _losers(
         self, table: FactTable, matches: Mapping[int, Mapping[int, tuple[float, bool]]]
@@ -120,8 +142,12 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(nearest)
 
 
-def _hashes(text: Any) -> np.ndarray:
-    return hashes_of(text) if isinstance(text, str) else np.zeros(0, np.uint64)
+def _hashes(texts: Iterable[Any]) -> list[np.ndarray]:
+    """uint64 [frames] of each `phash` fact; none where there is no text."""
+    known = [text if isinstance(text, str) else "" for text in texts]
+    whole = hashes_of("".join(known))
+    ends = np.cumsum([len(text) // HEX_DIGITS for text in known]).tolist()
+    return [whole[a:b] for a, b in pairwise([0, *ends])]
 
 
 def _candidates(
@@ -132,8 +158,13 @@ def _candidates(
     A few frames of each clip are looked up among all frames: beyond EXACT_COMPARISONS by
     _multi_index, which finds every frame within 7 bits, and of those at 12 four in ten.
     """
-    owners, distinct = np.arange(len(plain)), [np.unique(hashes) for hashes in plain]
-    index, of_index = np.concatenate(distinct), np.repeat(owners, [len(h) for h in distinct])
+    owners = np.arange(len(plain))
+    whole, of_whole = np.concatenate(plain), np.repeat(owners, [len(h) for h in plain])
+    order = np.lexsort((whole, of_whole))
+    index, of_index = whole[order], of_whole[order]
+    fresh = np.ones(len(index), dtype=bool)
+    fresh[1:] = (index[1:] != index[:-1]) | (of_index[1:] != of_index[:-1])
+    index, of_index = index[fresh], of_index[fresh]
     chosen = [_spread(len(h)) for h in plain]
     queries = np.concatenate(
         [h[c] for side in (plain, mirrored) for h, c in zip(side, chosen, strict=True)]
@@ -207,6 +238,7 @@ def _runs(sizes: np.ndarray) -> Iterator[slice]:
         first = last
 
 
+@cache
 def _spread(count: int) -> np.ndarray:
     """Up to QUERIES evenly spaced indices."""
     return np.unique(np.linspace(0, count - 1, min(count, QUERIES)).round().astype(np.int64))

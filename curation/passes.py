@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from reelmill.curation.crew import Crew
 from reelmill.curation.measure import (
     DECODE,
     Found,
@@ -24,9 +25,9 @@ from reelmill.curation.measure import (
     probe_file,
 )
 from reelmill.curation.media_table import DECODED, MEDIA
-from reelmill.curation.stage import AssetStage, ClipStage, Stage, WeightsStore
+from reelmill.curation.stage import AssetStage, ClipStage, WeightsStore
 from reelmill.curation.units import facts_schema
-from reelmill.curation.workers import Lost, Workers, machine_memory
+from reelmill.curation.workers import Lost, Workers
 from reelmill.datasets.ledger import Batch, Ledger, rows_table
 from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Asset
@@ -34,6 +35,7 @@ from reelmill.errors import MediaError
 
 Advance = Callable[[int], None]
 READ_BYTES_S = 10e6  # a file that is read in silence gets a second more for each so many bytes
+SPILL_ROWS, SPILL_BYTES = 1000, 64 << 20  # what a pass holds in memory before it commits
 CLIP_PATIENCE = 20.0  # seconds for a second of clip: a large model on a slow core
 
 
@@ -62,7 +64,7 @@ class Passes:
     ledger: Ledger
     keys: Mapping[str, str]
     decode_key: str
-    workers: Workers = field(default_factory=lambda: Workers(0))
+    workers: Crew = field(default_factory=lambda: Workers(0))
     clock: Clock = field(default_factory=Clock)
     transient: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -107,7 +109,7 @@ class Passes:
             [(stage, asset, info) for asset, info in assets],
             name=lambda i: f"stage {stage.name} on {assets[i][0].path}",
             patience=lambda i: assets[i][0].bytes / READ_BYTES_S,
-            most=self._most(stage),
+            needs=stage.resources,
         )
         with self.committing(self.facts_folder(stage.name), facts_schema(stage)) as batch:
             for (asset, _), one in zip(assets, found, strict=True):
@@ -149,23 +151,24 @@ class Passes:
             [(stage, weights, group) for group in groups],
             name=lambda i: f"stage {stage.name} on clip {groups[i][0].clip.id}",
             patience=lambda i: CLIP_PATIENCE * sum(item.clip.seconds for item in groups[i]),
-            most=self._most(stage),
+            needs=stage.resources,
         )
-
-    def _most(self, stage: Stage) -> int:
-        """Workers that a stage may have at a time: one for a GPU, or as many as memory holds."""
-        needs = stage.resources
-        return 1 if needs.gpus else max(1, int(machine_memory() / (needs.memory_gb * 1e9)))
 
     def note(
         self, stage: str, unit: str, found: Found | Lost, batch: Gathered
     ) -> Iterable[dict[str, object]]:
-        """Takes in what a worker found of a unit: its tracks, time, failures. Returns its rows."""
+        """Takes in what a worker found of a unit: its tracks, time, failures. Returns its rows.
+
+        What was gathered of the units before it is committed first, where that is much.
+        """
+        if len(batch.rows) >= SPILL_ROWS or batch.bytes >= SPILL_BYTES:
+            batch.commit(self.ledger)
         if isinstance(found, Lost):
             lost, found = found, Found()
             found.fail(unit, MediaError(lost.message, cause=lost.cause))
         for name, tracks in found.tracks.items():
             batch.tables.add(self.tracks_folder(name), tracks)
+            batch.bytes += tracks.nbytes
         for name, seconds in found.seconds.items():
             self.clock.add(name, seconds)
         for failed, message in found.transient.items():
@@ -175,17 +178,26 @@ class Passes:
     @contextmanager
     def committing(self, folder: str, schema: pa.Schema) -> Iterator[Gathered]:
         """Commits what was gathered, also when the group is interrupted."""
-        batch = Gathered()
+        batch = Gathered(folder, schema)
         try:
             yield batch
         finally:
-            batch.tables.add(folder, rows_table(batch.rows, schema))
-            self.ledger.commit(batch.tables)
+            batch.commit(self.ledger)
 
 
 @dataclass
 class Gathered:
-    """Rows of one table and other tables, on their way into one commit."""
+    """Rows of one table and other tables, on their way into a commit. bytes: of the tables."""
 
+    folder: str
+    schema: pa.Schema
     rows: list[dict[str, object]] = field(default_factory=list)
     tables: Batch = field(default_factory=Batch)
+    bytes: int = 0
+
+    def commit(self, ledger: Ledger) -> None:
+        """Commits, and begins anew."""
+        tables, self.tables, self.bytes = self.tables, Batch(), 0
+        tables.add(self.folder, rows_table(self.rows, self.schema))
+        self.rows.clear()  # the list stays: who adds to it may hold it already
+        ledger.commit(tables)

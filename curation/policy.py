@@ -7,8 +7,9 @@ units a reason was the only one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,6 +36,9 @@ class Decisions:
     ended: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
     objections: dict[int, list[Objection]] = field(default_factory=dict)
 
+    REJECTED: ClassVar = 1
+    FAILED: ClassVar = 2
+
     @classmethod
     def start(cls, units: Units) -> Decisions:
         return cls(units, np.ones(len(units), dtype=bool))
@@ -44,12 +48,15 @@ class Decisions:
             self.alive[row] = False
             self.ended[row] = (stage, verdict)
 
-    def apply(self, stage: Stage) -> None:
-        """Decides one stage for all units; its facts must be loaded."""
+    def apply(self, stage: Stage, findings: Mapping[str, np.ndarray] | None = None) -> None:
+        """Decides one stage for all units; its facts must be loaded.
+
+        findings: of a TableStage, over all units.
+        """
         for row, (cause, message) in self.units.errors.get(stage.name, {}).items():
             self.end(row, stage.name, Verdict(Outcome.FAILED, cause, detail=message))
         if isinstance(stage, TableStage):
-            self._select(stage)
+            self._select(stage, findings)
             return
         for bound in stage.bounds().values():
             if bound.fact and bound.value is not None:
@@ -57,22 +64,30 @@ class Decisions:
 
     def _bound(self, stage: Stage, bound: Bound) -> None:
         column = self.units.columns[bound.fact]
-        for row in np.flatnonzero(~bound.holds(column.values)):
-            value = float(column.values[row])
-            self.objections.setdefault(int(row), []).append(
-                Objection(stage.name, bound.reason, bound.fact)
-            )
-            verdict = Verdict(Outcome.REJECTED, bound.reason, value, str(bound))
-            self.end(int(row), stage.name, verdict)
+        rows = np.flatnonzero(~bound.holds(column.values))
+        objection, text = Objection(stage.name, bound.reason, bound.fact), str(bound)
+        for row, value in zip(rows.tolist(), column.values[rows].tolist(), strict=True):
+            self.objections.setdefault(row, []).append(objection)
+            if self.alive[row]:
+                self.end(row, stage.name, Verdict(Outcome.REJECTED, bound.reason, value, text))
 
-    def _select(self, stage: TableStage) -> None:
+    def _select(self, stage: TableStage, findings: Mapping[str, np.ndarray] | None) -> None:
         rows = np.flatnonzero(self.alive)
-        for i, no in sorted(stage.select(self.units.table(rows)).items()):
+        for i, no in sorted(stage.select(self.units.table(rows, findings)).items()):
             row = int(rows[i])
             self.objections.setdefault(row, []).append(Objection(stage.name, no.reason))
             self.end(
                 row, stage.name, Verdict(Outcome.REJECTED, no.reason, no.value, no.bound, no.detail)
             )
+
+    def ended_in(self, stage: str) -> np.ndarray:
+        """int8 [units]: REJECTED or FAILED where that stage ended a unit, else 0."""
+        codes = {Outcome.REJECTED: self.REJECTED, Outcome.FAILED: self.FAILED}
+        found = np.zeros(len(self.units), np.int8)
+        for row, (name, verdict) in self.ended.items():
+            if name == stage:
+                found[row] = codes[verdict.outcome]
+        return found
 
     def only(self, row: int) -> bool:
         """Whether the unit would have been kept but for the one reason that it was rejected for."""

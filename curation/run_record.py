@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from reelmill.datasets.ingest.remote import shown
 from reelmill.datasets.manifest import printable
 from reelmill.datasets.sample import Kind
 from reelmill.datasets.workspace import Workspace, commit_bytes
@@ -87,7 +88,7 @@ def save_run(curation: Curation, levels: list[Level]) -> None:
     """Writes the record of a run whose verdicts are written."""
     record = RunRecord(
         run=curation.run,
-        sources=tuple(printable(source) for source in curation.options.sources),
+        sources=tuple(printable(shown(source)) for source in curation.options.sources),
         media=curation.probing.media_folder,
         decoded=curation.probing.decoded_folder,
         kinds={level.recipe.kind: _kind(level) for level in levels},

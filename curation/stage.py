@@ -278,10 +278,16 @@ class Rejection:
 
 @dataclass(frozen=True)
 class FactTable:
-    """Facts of all clips still alive, sorted by clip id. Numeric columns hold NaN for no value."""
+    """Facts of all clips still alive, sorted by clip id. Numeric columns hold NaN for no value.
+
+    findings: what the stage's `compare` found over all clips, alive or not. rows: where the clips
+    of this table stand among those.
+    """
 
     clips: Sequence[Clip]
     columns: Mapping[str, np.ndarray]
+    findings: Mapping[str, np.ndarray] | None = None
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -295,6 +301,14 @@ class TableStage(Stage):
 
     It measures nothing of its own, so all its fields are decisions.
     """
+
+    def compare(self, table: FactTable) -> Mapping[str, np.ndarray]:
+        """What can be found over all clips, alive or not, whatever other stages decide.
+
+        Kept in the ledger as long as the clips, their facts (`needs`) and this stage stay the same,
+        so that a bound that moves elsewhere costs no search. Empty: there is no such thing.
+        """
+        return {}
 
     @abstractmethod
     def select(self, table: FactTable) -> Mapping[int, Rejection]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,6 @@ from reelmill.curation.measure import DECODE
 from reelmill.curation.policy import Decisions
 from reelmill.curation.stage import Bound, Segmenter, Stage
 from reelmill.curation.units import MEASURED, NOT_APPLICABLE, NOT_MEASURED, Column
-from reelmill.datasets.sample import Outcome
 from reelmill.reports.histogram import Histogram
 from reelmill.reports.schema import Amount, BoundReport, NoValues, ReasonCount, StageReport, Tally
 
@@ -28,24 +27,19 @@ class Ledgered:
     seconds: np.ndarray
     bytes: np.ndarray
 
-    def amount(self, rows: Iterable[int]) -> Amount:
-        chosen = np.fromiter(rows, dtype=np.int64)
+    def amount(self, rows: Sequence[int] | np.ndarray) -> Amount:
+        chosen = np.asarray(rows, dtype=np.int64)
         return Amount(
             count=len(chosen),
             seconds=float(self.seconds[chosen].sum()),
             bytes=int(self.bytes[chosen].sum()),
         )
 
-    def ended_at(self, stage: str, outcome: Outcome) -> list[int]:
-        ended = self.decisions.ended.items()
-        return [r for r, (name, v) in ended if name == stage and v.outcome == outcome]
-
     def into(self, index: int) -> np.ndarray:
         """Rows that came into the stage at `index`, ascending."""
         earlier = {stage.name for stage in self.stages[:index]}
         mask = np.ones(len(self.decisions.units), dtype=bool)
-        for row, (name, _) in self.decisions.ended.items():
-            mask[row] = name not in earlier
+        mask[[row for row, (name, _) in self.decisions.ended.items() if name in earlier]] = False
         return np.flatnonzero(mask)
 
 
@@ -75,12 +69,11 @@ def clip_level(level: Level) -> Ledgered:
 def stage_report(level: Level, held: Ledgered, index: int, gallery: Gallery) -> StageReport:
     stage, decisions = held.stages[index], held.decisions
     rows = held.into(index)
-    rejected = held.ended_at(stage.name, Outcome.REJECTED)
-    failed = held.ended_at(stage.name, Outcome.FAILED)
-    out = set(rejected) | set(failed)
-    through = np.array([r for r in rows if r not in set(failed)], dtype=np.int64)
+    here = decisions.ended_in(stage.name)
+    rejected, failed = (np.flatnonzero(here == c) for c in (decisions.REJECTED, decisions.FAILED))
+    through = rows[here[rows] != decisions.FAILED]
     by_reason: dict[str, list[int]] = {}
-    for row in rejected:
+    for row in rejected.tolist():
         by_reason.setdefault(decisions.ended[row][1].reason, []).append(row)
     # A stage whose units all failed elsewhere, or a TableStage, has no columns.
     columns = [
@@ -105,7 +98,7 @@ def stage_report(level: Level, held: Ledgered, index: int, gallery: Gallery) -> 
         bounds=[_bound(name, bound, decisions, through) for name, bound in stage.bounds().items()],
         tally=Tally(
             into=held.amount(rows),
-            kept=held.amount(r for r in rows if r not in out),
+            kept=held.amount(rows[here[rows] == 0]),
             rejected=held.amount(rejected),
             failed=held.amount(failed),
         ),
@@ -163,25 +156,25 @@ def _histogram(stage: Stage, column: Column, decisions: Decisions, rows: np.ndar
     fact = column.fact
     status = column.status[rows]
     valued = rows[status == MEASURED]
-    rejected = {int(r) for r in valued if decisions.ended.get(int(r), ("", None))[0] == stage.name}
-
-    def only(row: int) -> bool:
-        return row in rejected and all(
-            o.stage == stage.name and o.fact == fact.name for o in decisions.objections[row]
+    rejected = decisions.ended_in(stage.name)[valued] == decisions.REJECTED
+    only = np.zeros(len(valued), dtype=bool)
+    for place in np.flatnonzero(rejected):
+        only[place] = all(
+            o.stage == stage.name and o.fact == fact.name
+            for o in decisions.objections[int(valued[place])]
         )
-
     op = next((b.op for b in stage.bounds().values() if b.fact == fact.name), "")
     return Histogram.of(
         fact.name,
         column.values[valued],
-        np.array([int(r) in rejected for r in valued], dtype=bool),
+        rejected,
         low=-0.5 if fact.dtype is bool else fact.low,
         high=1.5 if fact.dtype is bool else fact.high,
         bins=2 if fact.dtype is bool else 40,
         log=fact.log,
         op=op,
         shipped=decisions.alive[valued],
-        only=np.array([only(int(r)) for r in valued], dtype=bool),
+        only=only,
         unit=fact.unit,
         what=fact.what,
         not_applicable=int((status == NOT_APPLICABLE).sum()),

@@ -6,11 +6,14 @@ over units, so that deciding 100,000 clips takes milliseconds per bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reelmill.curation.stage import (
     Fact,
@@ -74,6 +77,14 @@ class Column:
     status: np.ndarray
     why: dict[int, str] = field(default_factory=dict)
 
+    def digest(self) -> str:
+        """sha256 of the values."""
+        if self.fact.dtype is str:
+            data = "\n".join("" if v is None else f"{len(v)} {v}" for v in self.values).encode()
+        else:
+            data = self.values.tobytes()
+        return hashlib.sha256(data).hexdigest()
+
     @classmethod
     def empty(cls, fact: Fact, count: int) -> Column:
         text = fact.dtype is str
@@ -93,24 +104,28 @@ class Units:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def drawn(self) -> np.ndarray:
+        """A number for each unit, [units]: an order that is random, yet the same for the same."""
+        digests = b"".join(hashlib.sha256(unit.encode()).digest()[:8] for unit in self.ids)
+        return np.frombuffer(digests, ">u8").astype(np.uint64)
+
     def load(self, stage: Stage, table: pa.Table | None) -> np.ndarray:
         """Fills the stage's columns from its facts table. Returns the rows that it has (bool)."""
-        rows = (
-            latest_rows(table, self.ids)
-            if table is not None
-            else np.full(len(self), -1, dtype=np.int64)
-        )
+        if table is not None:
+            table = table.combine_chunks()  # take() of many chunks is slow
+            rows = latest_rows(table, self.ids)
+        else:
+            rows = np.full(len(self), -1, dtype=np.int64)
         have = rows >= 0
-        take = pa.array(rows[have])
-        chosen = table.take(take) if table is not None else None
+        chosen = table.take(pa.array(rows[have])) if table is not None else None
         places = np.flatnonzero(have)
         errors: dict[int, tuple[str, str]] = {}
         if chosen is not None and chosen["cause"].null_count < len(chosen):
-            for place, cause, message in zip(
-                places, chosen["cause"].to_pylist(), chosen["message"].to_pylist(), strict=True
-            ):
-                if cause is not None:
-                    errors[int(place)] = (cause, message)
+            lost = pc.indices_nonzero(pc.is_valid(chosen["cause"])).to_numpy()
+            causes, messages = (chosen[n].take(lost).to_pylist() for n in ("cause", "message"))
+            found = zip(causes, messages, strict=True)
+            errors = dict(zip(places[lost].tolist(), found, strict=True))
         self.errors[stage.name] = errors
         for fact in stage.adds:
             column = Column.empty(fact, len(self))
@@ -134,10 +149,14 @@ class Units:
                 found[name] = NotMeasured(column.why.get(row, ""))
         return found
 
-    def table(self, rows: Sequence[int] | np.ndarray) -> FactTable:
+    def table(
+        self, rows: np.ndarray, findings: Mapping[str, np.ndarray] | None = None
+    ) -> FactTable:
         return FactTable(
             [self.clips[r] for r in rows],
             {name: column.values[rows] for name, column in self.columns.items()},
+            findings,
+            rows,
         )
 
 
@@ -157,9 +176,14 @@ def _fill(
         measured = ~np.isnan(column.values[places])
     status = np.where(measured, MEASURED, NOT_MEASURED).astype(np.int8)
     if why.null_count < len(why):
-        for i, text in enumerate(why.to_pylist()):
-            if text is not None:
-                kind, _, reason = text.partition(": ")
-                status[i] = NOT_APPLICABLE if kind == Status.NOT_APPLICABLE else NOT_MEASURED
-                column.why[int(places[i])] = reason
+        void = pc.indices_nonzero(pc.is_valid(why)).to_numpy()
+        said = why.take(pa.array(void)).combine_chunks().dictionary_encode()  # few, many times
+        parts = [text.partition(": ") for text in said.dictionary.to_pylist()]
+        kinds = [
+            NOT_APPLICABLE if kind == Status.NOT_APPLICABLE else NOT_MEASURED for kind, *_ in parts
+        ]
+        codes = said.indices.to_numpy()
+        status[void] = np.array(kinds, dtype=np.int8)[codes]
+        reasons = (parts[code][2] for code in codes.tolist())
+        column.why.update(zip(places[void].tolist(), reasons, strict=True))
     column.status[places] = status

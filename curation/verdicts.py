@@ -35,39 +35,38 @@ VERDICTS = pa.schema(
 
 def save_verdicts(curation: Curation, levels: Sequence[Level]) -> None:
     """One row per file without a recipe, per asset and per clip: what `why` reads."""
-    rows: list[dict[str, Any]] = []
+    columns: list[list[Any]] = [[] for _ in VERDICTS]
 
     def row(
         unit: str, of: str, kind: str, asset: str, path: str, stage: str, v: Verdict, only: bool
-    ):
-        rows.append(
-            {
-                "unit": unit, "level": of, "kind": kind, "asset": asset, "path": printable(path),
-                "outcome": str(v.outcome), "stage": stage, "reason": v.reason,
-                "value": None if v.value is None else str(v.value), "bound": v.bound,
-                "detail": v.detail, "only": only,
-            }
+    ) -> None:
+        value = None if v.value is None else str(v.value)
+        cells = (
+            unit, of, kind, asset, printable(path), v.outcome.value, stage, v.reason, value,
+            v.bound, v.detail, only,
         )  # fmt: skip
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
 
     for u in curation.ingest.manifest.unreadable:
         verdict = Verdict(Outcome.FAILED, "transient", detail=u.error)
         row(u.id, "file", "", u.id, u.path, "Ingest", verdict, True)
     for asset in curation.ingest.manifest.assets:
         for path in asset.paths[1:]:
-            kept = Verdict(Outcome.REJECTED, "exact_duplicate", detail=printable(asset.path))
+            kept = Verdict(Outcome.REJECTED, "exact_duplicate", detail=printable(asset.name))
             verdict = curation.ingest.ended.get(asset.sha256, (asset, kept))[1]
             row(asset.sha256, "file", "", asset.sha256, path, "Ingest", verdict, True)
     for asset, verdict in curation.ingest.ended.values():
-        row(asset.sha256, "asset", "", asset.sha256, asset.path, "Ingest", verdict, True)
+        row(asset.sha256, "asset", "", asset.sha256, asset.name, "Ingest", verdict, True)
     for level in levels:
+        kind = str(level.recipe.kind)
         for of, decisions in (("asset", level.asset_decisions), ("clip", level.clips)):
             for index, stage, verdict in decisions.verdicts():
                 clip = decisions.units.clips[index]
-                source = level.by_id[clip.asset].path
-                kind = str(level.recipe.kind)
+                source = level.by_id[clip.asset].name
                 unit = decisions.units.ids[index]
                 row(unit, of, kind, clip.asset, source, stage, verdict, decisions.only(index))
-    table = pa.Table.from_pylist(rows, schema=VERDICTS)
+    table = pa.table(columns, schema=VERDICTS)
     commit_bytes(
         curation.workspace.ledger / "verdicts" / f"{curation.run}.parquet", table_bytes(table)
     )

@@ -8,6 +8,10 @@ Results come in the order of the items, whoever worked them out, so what a run w
 depend on the number of workers. A worker has one item at a time. When it dies, hangs or takes too
 much memory, only that item is lost: it is tried once more, alone on the machine, and then given
 back as `Lost`.
+
+Calls and replies are pickles on a pipe between processes of this program; no pickle is ever read
+from a file. Workers keep the run from what breaks or stalls a decoder. They are no sandbox: a file
+that made a decoder run code of its own would have the user's rights.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reelmill.curation.nursery import DONE, OUT_OF_MEMORY
+from reelmill.curation.stage import Resources
 from reelmill.curation.zygote import Zygote, shared_zygote
 from reelmill.errors import MediaError, UsageError
 
@@ -33,6 +39,7 @@ Result = TypeVar("Result")
 TICK_S = 0.25
 SHARE = 0.7
 LEAST_GB = 2.0
+ONE_CORE = Resources()
 LEAKED = 0.8  # of its memory, held with nothing to do: such a worker is let go
 MAX_WORKERS = 512
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -49,6 +56,12 @@ class Limits:
 
     patience_s: float = 120.0
     memory_gb: float | None = None
+
+    def memory(self, count: int) -> float:
+        """Bytes that one of `count` workers on this machine may hold."""
+        if self.memory_gb is not None:
+            return self.memory_gb * 1e9
+        return max(LEAST_GB * 1e9, SHARE * machine_memory() / count)
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,10 @@ class _Worker:
 
 @dataclass
 class _Job:
-    """One call of `map`."""
+    """One call of `map`. task: of an item, pickled."""
 
-    function: Callable[..., Any]
-    items: Sequence[tuple[Any, ...]]
-    patience: Sequence[float]
+    task: Callable[[int], bytes]
+    patience: Callable[[int], float]
     busy: list[_Worker] = field(default_factory=list)
     lost: dict[int, Lost] = field(default_factory=dict)
 
@@ -106,33 +118,36 @@ class Workers:
         *,
         name: Callable[[int], str],
         patience: Callable[[int], float] = lambda index: 0.0,
-        most: int | None = None,
+        needs: Resources = ONE_CORE,
     ) -> Iterator[Result | Lost]:
-        """function(*item) for each item, in order.
+        """function(*item) for each item, in order (as of reelmill.curation.crew.Crew).
 
-        function and items go to another process and are pickled. name: of an item, for messages.
-        patience: seconds beyond Limits.patience_s that an item may be silent. most: workers at a
-        time, for what takes a whole device. Raises what the function raises.
+        function and items go to another process and are pickled. needs: as many work at a time as
+        memory holds, and one where they want a GPU.
         """
         if self.count == 0:
             yield from (function(*item) for item in items)
             return
-        silent = [self.limits.patience_s + patience(i) for i in range(len(items))]
-        job = _Job(function, items, silent)
-        count = min(self.count, most or self.count)
+        job = _Job(
+            lambda index: pack_task(function, items[index]),
+            lambda index: self.limits.patience_s + patience(index),
+        )
+        most = 1 if needs.gpus else max(1, int(machine_memory() / (needs.memory_gb * 1e9)))
+        count = min(self.count, most)
         found: dict[int, Result | Lost] = {}
         due = 0
         try:
-            for index, result in self._run(job, count, range(len(items))):
-                found[index] = result
+            for index, reply in self._run(job, count, range(len(items))):
+                found[index] = open_reply(reply)
                 while due in found:
                     yield found.pop(due)
                     due += 1
             for index, first in sorted(job.lost.items()):
                 job.lost.clear()
-                found.update(self._run(job, 1, [index]))
+                for _, reply in self._run(job, 1, [index]):
+                    found[index] = open_reply(reply)
                 if index in job.lost:
-                    found[index] = _twice(name(index), first, job.lost[index])
+                    found[index] = twice(name(index), first, job.lost[index])
             yield from (found[index] for index in sorted(found))
         finally:
             while job.busy:
@@ -145,10 +160,26 @@ class Workers:
             raise MediaError(result.message, cause=result.cause)
         return result
 
-    def _run(self, job: _Job, count: int, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """(index, result) of items as they are done, by `count` workers; notes those lost."""
+    def attempt(self, task: bytes, patience_s: float, memory: float) -> bytes | Lost:
+        """One try at one task, by one worker: its reply, both pickled.
+
+        patience_s: seconds that it may be silent. memory: bytes that its worker may hold.
+        """
+        job = _Job(lambda index: task, lambda index: patience_s)
+        try:
+            replies = [reply for _, reply in self._run(job, 1, [0], memory)]
+            return replies[0] if replies else job.lost[0]
+        finally:
+            while job.busy:
+                self._end(job.busy.pop())
+
+    def _run(
+        self, job: _Job, count: int, indices: Sequence[int], memory: float | None = None
+    ) -> Iterator[tuple[int, bytes]]:
+        """(index, reply) of items as they are done, by `count` workers; notes those lost."""
         waiting = deque(indices)
-        memory = self._memory(count)
+        if memory is None:
+            memory = self.limits.memory(count)
         while waiting or job.busy:
             while waiting and len(job.busy) < count:
                 self._start(job, waiting.popleft())
@@ -159,14 +190,22 @@ class Workers:
                 self._end(worker)
 
     def _start(self, job: _Job, index: int) -> None:
-        worker = self._idle.pop() if self._idle else self._new()
-        worker.index, worker.deadline_s = index, job.patience[index]
+        data = pickle.dumps((sys.path, job.task(index)))  # the path may have grown
+        worker = self._take()
+        worker.index, worker.deadline_s = index, job.patience(index)
         worker.heard = time.monotonic()
         job.busy.append(worker)
-        task = pickle.dumps((job.function, job.items[index]), pickle.HIGHEST_PROTOCOL)
-        data = pickle.dumps((sys.path, task))  # the path may have grown since the nursery began
-        with contextlib.suppress(OSError):  # it died while idle: `_collect` will hear that
+        with contextlib.suppress(OSError):  # it died just now: `_collect` will hear that
             worker.connection.send_bytes(data)
+
+    def _take(self) -> _Worker:
+        """An idle worker that lives, or a new one. An item is not to blame for a dead one."""
+        while self._idle:
+            worker = self._idle.pop()
+            if not worker.connection.poll():  # idle, it says nothing: this would be its end
+                return worker
+            self._end(worker)
+        return self._new()
 
     def _ready(self, memory: float, job: _Job) -> list[_Worker]:
         """Workers that said something; those that took too much or hang are lost on the way."""
@@ -183,8 +222,8 @@ class Workers:
                 self._lose(worker, job, Lost(text, "corrupt"))
         return [worker for worker in job.busy if worker.connection in told]
 
-    def _collect(self, worker: _Worker, job: _Job) -> Iterator[tuple[int, Any]]:
-        """What a worker has to say: a sign of life, a result, an error, or its end."""
+    def _collect(self, worker: _Worker, job: _Job) -> Iterator[tuple[int, bytes]]:
+        """What a worker has to say: a sign of life, a reply, or its end."""
         try:
             data = worker.connection.recv_bytes()
         except (EOFError, OSError):
@@ -194,15 +233,12 @@ class Workers:
         worker.heard = time.monotonic()
         if not data:
             return
-        said, value = pickle.loads(data)
-        if said == "memory":
+        if data == OUT_OF_MEMORY:
             self._lose(worker, job, Lost("more memory than there is", "corrupt"))
             return
         job.busy.remove(worker)
         self._idle.append(worker)
-        if said == "raised":
-            raise value
-        yield worker.index, value
+        yield worker.index, data
 
     def _lose(self, worker: _Worker, job: _Job, lost: Lost) -> None:
         job.busy.remove(worker)
@@ -220,14 +256,8 @@ class Workers:
     def _end(self, worker: _Worker) -> int:
         """Ends a worker and returns its exit code, negative for a signal."""
         self._all.remove(worker)
-        worker.connection.close()
-        return worker.zygote.kill(worker.process)
-
-    def _memory(self, count: int) -> float:
-        """Bytes that one of `count` workers may hold."""
-        if self.limits.memory_gb is not None:
-            return self.limits.memory_gb * 1e9
-        return max(LEAST_GB * 1e9, SHARE * machine_memory() / count)
+        with worker.connection:
+            return worker.zygote.kill(worker.process)
 
     def close(self) -> None:
         """Ends all workers. The pool can be used again: it starts others."""
@@ -240,6 +270,19 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def pack_task(function: Callable[..., Any], item: tuple[Any, ...]) -> bytes:
+    """A call as it is sent to a worker."""
+    return pickle.dumps((function, item), pickle.HIGHEST_PROTOCOL)
+
+
+def open_reply(reply: bytes) -> Any:
+    """What a worker's function gave back. Raises what it raised."""
+    value = pickle.loads(memoryview(reply)[1:])
+    if reply[:1] != DONE:
+        raise value
+    return value
 
 
 def machine_memory() -> float:
@@ -268,7 +311,7 @@ def _death(status: int) -> Lost:
     )
 
 
-def _twice(name: str, first: Lost, second: Lost) -> Lost:
+def twice(name: str, first: Lost, second: Lost) -> Lost:
     """What is said of an item after its second try."""
     if second.cause == "transient":
         advice = "Something outside killed it (memory?); the next run tries again."

@@ -49,8 +49,11 @@ class Zygote:
         """Ends a worker, if it has not ended, and returns its exit code (negative: a signal)."""
         if not self.alive:
             return -signal.SIGKILL  # its workers went with it
-        os.kill(worker, signal.SIGKILL)  # the id is the worker's until the nursery waited for it
-        return self._ask(WAIT + NUMBER.pack(worker))
+        try:
+            os.kill(worker, signal.SIGKILL)  # the id is the worker's until the nursery reaps it
+            return self._ask(WAIT + NUMBER.pack(worker))
+        except (ProcessLookupError, ReelmillError):  # the nursery ended just now
+            return -signal.SIGKILL
 
     def _ask(self, message: bytes, descriptors: Sequence[int] = ()) -> int:
         with self._lock:
@@ -88,6 +91,8 @@ def shared_zygote() -> Zygote:
         if _shared is None or not _shared.alive:
             if _shared is None:
                 atexit.register(_close)
+            else:
+                _shared.close()
             _shared = Zygote()
         return _shared
 

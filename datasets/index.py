@@ -46,6 +46,7 @@ INDEX_COLUMNS = pa.schema(
         ("fps", pa.float64()),
         ("bucket", pa.string()),
         ("tags", pa.list_(pa.string())),
+        ("manifest", pa.string()),
     ]
 )
 
@@ -152,7 +153,9 @@ class ShardIndex:
             raise DatasetError(f"shard index {path} cannot be read: {error.strerror}.") from error
         if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
             raise DatasetError(f"shard index {path} is damaged: its sha256 is not the manifest's.")
-        rows = read_parquet(data, f"shard index {path}", schema=INDEX_COLUMNS)
+        optional = set(INDEX_COLUMNS.names) - set(_NEEDED)
+        what = f"shard index {path}"
+        rows = read_parquet(data, what, schema=INDEX_COLUMNS, optional=optional)
         lacking = [n for n in _NEEDED if rows[n].null_count]
         if lacking:
             raise DatasetError(f"shard index {path} has a row without {lacking[0]}.")

@@ -3,6 +3,7 @@
     ledger/commits/<name>.json                 lists the files of one commit with their sha256
     ledger/facts/<Stage>/<key>/<digest>.parquet   one row per unit: its facts
     ledger/segments/<key>/<digest>.parquet        one row per clip of an asset
+    ledger/spans/<key>/<digest>.parquet           one row per asset: its whole span
     ledger/verdicts/<run>.parquet                 what a run decided, one row per unit
     tracks/<Stage>/<key>/<digest>.parquet         one row per asset and array
 
@@ -23,12 +24,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reelmill.datasets.parquet import column_names, read_parquet
 from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
 from reelmill.errors import DatasetError
 
 MAX_TRACK_BYTES = 1 << 31
+_UNITS = pa.schema([("unit", pa.string())])
 _TRACKS = pa.schema(
     [
         ("unit", pa.string()),
@@ -174,16 +177,26 @@ class Ledger:
         if not files:
             return None
         try:
-            return pa.concat_tables([_read(file) for file in files])
-        except pa.ArrowException as error:
+            table = pa.concat_tables([_read(file) for file in files])
+            if table.schema.field("unit").type != pa.string():
+                raise TypeError("their units are no text")
+            return table
+        except (pa.ArrowException, LookupError, TypeError) as error:
             raise DatasetError(f"ledger files of {folder} do not fit together: {error}") from error
+
+    def unit_names(self, folder: str) -> pa.ChunkedArray:
+        """The unit of every row of a folder. Other columns are not read."""
+        tables = [_read(file, schema=_UNITS) for file in self.files(folder)]
+        return pa.concat_tables([_UNITS.empty_table(), *tables])["unit"]
 
     def units(self, folder: str) -> set[str]:
         """Units that have a row in a folder."""
-        found: set[str] = set()
-        for file in self.files(folder):
-            found.update(_read(file, columns=["unit"])[0].to_pylist())
-        return found
+        return set(self.unit_names(folder).to_pylist())
+
+    def has(self, folder: str, units: Sequence[str]) -> np.ndarray:
+        """Which of these units have a row in a folder: bool [units]."""
+        names = pa.array(units, pa.string())
+        return pc.is_in(names, value_set=self.unit_names(folder)).to_numpy(zero_copy_only=False)
 
 
 def tracks_table(unit: str, tracks: Mapping[str, np.ndarray]) -> pa.Table:
@@ -206,7 +219,10 @@ def tracks_table(unit: str, tracks: Mapping[str, np.ndarray]) -> pa.Table:
 
 
 class TrackReader:
-    """Random access to the tracks of one stage's folder, by unit."""
+    """Random access to the tracks of one stage's folder, by unit.
+
+    One file is held at a time: ask for units in the order that `sorted_by_file` gives.
+    """
 
     def __init__(self, ledger: Ledger, folder: str):
         self._file_of: dict[str, Path] = {}
@@ -214,6 +230,12 @@ class TrackReader:
             units = _read(file, columns=["unit"])[0].to_pylist()
             self._file_of.update(dict.fromkeys(units, file))
         self._open: tuple[Path | None, dict[str, dict[str, np.ndarray]]] = (None, {})
+
+    def sorted_by_file(self, units: Sequence[str]) -> list[int]:
+        """Places of the units, those of one file together; units without tracks come first."""
+        files = {file: i for i, file in enumerate(dict.fromkeys(self._file_of.values()))}
+        place = [files[self._file_of[u]] if u in self._file_of else -1 for u in units]
+        return sorted(range(len(units)), key=place.__getitem__)
 
     def __contains__(self, unit: str) -> bool:
         return unit in self._file_of
@@ -249,14 +271,8 @@ def _read(
 
 def latest_rows(table: pa.Table, units: Sequence[str]) -> np.ndarray:
     """Row number in `table` for each unit, -1 where it has none; the first of equal units."""
-    names = np.asarray(table["unit"].to_pylist(), dtype=object)
-    order = np.argsort(names, kind="stable")
-    ordered = names[order]
-    wanted = np.asarray(units, dtype=object)
-    if not len(ordered) or not len(wanted):
-        return np.full(len(wanted), -1, dtype=np.int64)
-    position = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-    return np.where(ordered[position] == wanted, order[position], -1)
+    places = pc.index_in(pa.array(units, pa.string()), value_set=table["unit"])
+    return places.fill_null(-1).to_numpy().astype(np.int64)
 
 
 def rows_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -40,16 +40,27 @@ class Status(StrEnum):
 class Asset:
     """One source file. Equal bytes at two paths are one asset with two paths.
 
-    sha256: hex digest of the bytes. paths: every path it was seen at, sorted. bytes: file size.
+    sha256: hex digest of the bytes. paths: every path or location it was seen at, sorted. bytes:
+    file size. local: where it is read from, if not at the first of its paths. caption: the text
+    that belongs to it, if not beside it. columns: what manifests say of it, a JSON list of rows;
+    empty for nothing.
     """
 
     sha256: str
     paths: tuple[str, ...]
     bytes: int
+    local: str = ""
+    caption: str = ""
+    columns: str = ""
 
     @property
     def path(self) -> str:
-        """The path that it is read from: the first in sorted order."""
+        """The path that it is read from."""
+        return self.local or self.paths[0]
+
+    @property
+    def name(self) -> str:
+        """What it is called for people: the first of its paths."""
         return self.paths[0]
 
     @property
@@ -77,7 +88,11 @@ class Clip:
     end_frame: int
 
     def _us(self, pts: int) -> int:
-        return round((pts - self.origin_pts) * self.time_base * MICRO)
+        base = self.time_base  # in integers: ids are made for every clip of every run
+        whole, rest = divmod((pts - self.origin_pts) * base.numerator * MICRO, base.denominator)
+        twice = 2 * rest  # halves go to the even number, as round() has it
+        up = twice > base.denominator or (twice == base.denominator and whole % 2)
+        return whole + bool(up)
 
     @property
     def start_us(self) -> int:
@@ -89,7 +104,8 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        return float((self.end_pts - self.start_pts) * self.time_base)
+        base = self.time_base
+        return (self.end_pts - self.start_pts) * base.numerator / base.denominator
 
     @property
     def id(self) -> str:

@@ -56,8 +56,9 @@ _PARTIAL = ".part"
 class ShardSample:
     """One sample. suffix: of the media member, `.mp4`, `.jpg` or `.flac`; media: its bytes.
 
-    record: plain JSON. Of it the index keeps `kind`, `cut_key`, `tags` and, from the mapping
-    `cut`, seconds, width, height and fps. caption: the txt member, None for none.
+    record: plain JSON. Of it the index keeps `kind`, `cut_key`, `tags`, `manifest` (the user's own
+    columns, a JSON list of rows) and, from the mapping `cut`, seconds, width, height and fps.
+    caption: the txt member, None for none.
     """
 
     key: str
@@ -113,7 +114,7 @@ def write_shards(
     if not SHARD_FILE.fullmatch(f"{prefix}-000000-{'0' * 12}.tar"):
         raise ValueError(f"prefix {prefix!r} must be letters, digits, '_' or '-'")
     shards: list[ShardInfo] = []
-    rows: list[dict[str, Any]] = []
+    rows: dict[str, list[Any]] = {name: [] for name in INDEX_COLUMNS.names}
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -133,9 +134,8 @@ def write_shards(
                 tar.add(sample, members, rows)
             if tar is not None:
                 shards.append(tar.finish())
-        for row in rows:
-            row["shard"] = shards[row["shard"]].file
-        data = table_bytes(pa.Table.from_pylist(rows, schema=INDEX_COLUMNS))
+        rows["shard"] = [shards[number].file for number in rows["shard"]]
+        data = table_bytes(pa.table(rows, schema=INDEX_COLUMNS))
         digest = hashlib.sha256(data).hexdigest()
         index = f"index-{digest[:12]}.parquet"
         manifest = ShardManifest(tuple(shards), index, digest)
@@ -166,7 +166,10 @@ class _Tar(contextlib.AbstractContextManager):
         )
 
     def add(
-        self, sample: ShardSample, members: list[tuple[str, bytes]], rows: list[dict[str, Any]]
+        self,
+        sample: ShardSample,
+        members: list[tuple[str, bytes]],
+        rows: Mapping[str, list[Any]],
     ) -> None:
         cut = sample.record.get("cut")
         cut = cut if isinstance(cut, Mapping) else {}
@@ -181,6 +184,7 @@ class _Tar(contextlib.AbstractContextManager):
             "fps": cut.get("fps"),
             "bucket": "x".join(str(cut.get(name, 0)) for name in ("frames", "height", "width")),
             "tags": [str(tag) for tag in sample.record.get("tags", ())],
+            "manifest": _own(sample.record),
         }
         for suffix, data in members:
             info = tarfile.TarInfo(f"{sample.key}.{suffix}")
@@ -189,7 +193,8 @@ class _Tar(contextlib.AbstractContextManager):
             with writing(self._path):
                 self._tar.addfile(info, io.BytesIO(data))
             place = {"member": suffix, "offset": offset, "size": len(data)}
-            rows.append(about | place | {"crc32": zlib.crc32(data)})
+            for name, value in (about | place | {"crc32": zlib.crc32(data)}).items():
+                rows[name].append(value)
             self.media_bytes += len(data)
         self.samples += 1
 
@@ -222,6 +227,12 @@ class _Hashed:
 
     def tell(self) -> int:
         return self.count
+
+
+def _own(record: Mapping[str, Any]) -> str | None:
+    """What manifests say of a sample, as canonical JSON; None for nothing."""
+    rows = record.get("manifest")
+    return json.dumps(rows, sort_keys=True, ensure_ascii=False) if rows else None
 
 
 def _sync(folder: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from prefect import flow
 from pydantic import Field
 
 from reelmill.curation.engine import CurateOptions, Curation, Step, StepOutcome
 from reelmill.curation.result import CurateResult
+from reelmill.datasets.ingest.remote import Rules
 from reelmill.flows import artifacts
+from reelmill.flows.form import form
 from reelmill.flows.tasks import run_task
 
 
@@ -26,6 +28,7 @@ def run_step(step: Step) -> StepOutcome:
 
 
 @flow(name="curate", flow_run_name="curate into {workspace}", retries=0)
+@form
 def curate(
     sources: Annotated[list[str], Field(description="Folders, files or patterns of media.")],
     workspace: Annotated[Path, Field(description="Folder that holds all that a pipeline makes.")],
@@ -47,6 +50,13 @@ def curate(
     workers: Annotated[
         int | None, Field(ge=0, description="Processes that open media; empty: one a core.")
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], Field(description="Where media are opened: here, or on Ray.")
+    ] = "local",
+    address: Annotated[
+        str | None, Field(description="Of a Ray cluster; empty: one on this machine for the run.")
+    ] = None,
+    ingest: Annotated[Rules, Field(description="What may be fetched, and how.")] = Rules(),  # noqa: B008
 ) -> CurateResult:
     """Measures, decides, cuts what is kept, writes shards and a report.
 
@@ -64,6 +74,9 @@ def curate(
         max_failed=max_failed,
         workers=workers,
         command="flow curate",
+        engine=engine,
+        address=address,
+        ingest=ingest,
     )
     curation = Curation(options)
     for step in curation.steps():

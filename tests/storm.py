@@ -44,15 +44,15 @@ def make_storm(folder: Path, scratch: Path, canary: Canary, *, large: bool) -> B
         (folder / name).write_bytes(data)
         bins[name] = allowed
     first = noise_video(scratch / "v.mp4", seconds=2.0, seed=100)
-    offsets = (0.05, 0.3, 0.7) if not large else np.linspace(0.02, 0.95, 30)
+    offsets = (0.05, 0.3, 0.7) if not large else np.linspace(0.02, 0.95, 60)
     for i, share in enumerate(offsets):
         truncated_copy(first, folder / f"cut-{i}.mp4", float(share))
         bins[f"cut-{i}.mp4"] = REFUSED
-    for i in range(2 if not large else 30):
+    for i in range(2 if not large else 60):
         source = noise_video(scratch / f"r{i}.mp4", seconds=1.5, seed=200 + i)
         rotten_copy(source, folder / f"rot-{i}.mp4", flips=40 + 20 * i, seed=i)
         bins[f"rot-{i}.mp4"] = None  # damage below the tolerance may pass, or fail one clip
-    for i in range(2 if not large else 20):
+    for i in range(2 if not large else 50):
         container = ("mkv", "avi", "mov")[i % 3]
         source = noise_video(scratch / f"x{i}.{container}", seconds=1.5, seed=300 + i)
         rotten_copy(source, folder / f"head-{i}.{container}", flips=30, seed=i, spare=0)

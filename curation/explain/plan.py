@@ -30,8 +30,9 @@ from reelmill.curation.passes import Passes
 from reelmill.curation.removals import removed_assets
 from reelmill.curation.run_record import known_runs
 from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
+from reelmill.datasets.ingest.find import UNFETCHED
 from reelmill.datasets.ledger import Batch, Ledger
-from reelmill.datasets.manifest import Manifest, build_manifest, printable, read_hashes
+from reelmill.datasets.manifest import Manifest, printable, read_hashes
 from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Asset, Kind, Outcome
 from reelmill.datasets.workspace import Workspace
@@ -109,9 +110,10 @@ class _DryLedger(Ledger):
         tables = [*([kept] if kept is not None else []), *self._given.get(folder, ())]
         return pa.concat_tables(tables) if tables else None
 
-    def units(self, folder: str) -> set[str]:
-        given = self._given.get(folder, ())
-        return super().units(folder).union(*(table["unit"].to_pylist() for table in given))
+    def unit_names(self, folder: str) -> pa.ChunkedArray:
+        kept = super().unit_names(folder)
+        given = [table["unit"] for table in self._given.get(folder, ())]
+        return pa.chunked_array([c for column in (kept, *given) for c in column.chunks], kept.type)
 
 
 @dataclass
@@ -161,10 +163,10 @@ class _Planner:
         self.curation, self.shown = curation, shown
         self.workspace = curation.workspace
         self.ledger = _DryLedger(self.workspace)
-        self.manifest: Manifest = build_manifest(curation.files, self.workspace, save=False)
+        self.manifest: Manifest = curation.found.manifest(self.workspace, save=False)
         self.decode_parts = decode_components()
         self.lines: list[PlanLine] = []
-        self.waiting = 0
+        self.waiting = sum(u.error == UNFETCHED for u in self.manifest.unreadable)
         self.shards: dict[str, str] = {}
         before, failed = self._last_run()
         hashes = read_hashes(self.workspace)

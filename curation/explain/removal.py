@@ -24,6 +24,7 @@ from reelmill.curation.removals import note_removal, removed_assets
 from reelmill.curation.run_record import RunRecord, known_runs, read_run
 from reelmill.curation.verdicts import VERDICTS
 from reelmill.datasets.index import MANIFEST, ShardIndex
+from reelmill.datasets.ingest.cache import forget_fetched
 from reelmill.datasets.ledger import Ledger
 from reelmill.datasets.manifest import read_hashes, save_hashes
 from reelmill.datasets.parquet import read_parquet
@@ -110,7 +111,7 @@ class Removal:
         ]
         for path in found:
             path.unlink(missing_ok=True)
-        return len(found)
+        return len(found) + forget_fetched(workspace, self.sha256)
 
 
 def _asset(workspace: Workspace, text: str) -> str:

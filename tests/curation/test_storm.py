@@ -58,10 +58,10 @@ def old_access(file: Path) -> float:
     return file.stat().st_atime
 
 
-def make_good(folder: Path) -> Path:
+def make_good(folder: Path, *, large: bool) -> Path:
     folder.mkdir(parents=True)
-    for seed in range(4):
-        noise_video(folder / f"good-{seed}.mp4", seconds=2.0 + 0.25 * seed, seed=seed)
+    for seed in range(4 if not large else 48):
+        noise_video(folder / f"good-{seed}.mp4", seconds=2.0 + 0.25 * (seed % 4), seed=1000 + seed)
     still(folder / "good.jpg", seed=20)
     write_audio(folder / "good.flac", noise(3.0, seed=30), 48_000)
     return folder
@@ -101,13 +101,14 @@ def printed(path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "large", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "large", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )
 def test_good_files_come_through_a_storm_untouched(tmp_path, canary, large):
     bait, calls = canary
-    good = make_good(tmp_path / "good")
+    good = make_good(tmp_path / "good", large=large)
+    files = len(list(good.iterdir()))
     calm = samples(Path(curate(good, tmp_path / "calm").workspace))
-    assert len(calm) >= 6
+    assert len(calm) >= files == (50 if large else 6)
     both = shutil.copytree(good, tmp_path / "both")
     bins = make_storm(both / "storm", tmp_path / "scratch", bait, large=large)
     before = old_access(bait.file)
@@ -124,7 +125,8 @@ def test_good_files_come_through_a_storm_untouched(tmp_path, canary, large):
         if allowed is not None and not ended <= allowed:
             wrong[name] = ended
     assert wrong == {}
-    assert result.files.into == len(bins) + 6
+    assert result.files.into == len(bins) + files
+    assert len(bins) >= (200 if large else 40)
     for count in (result.files, result.assets, result.clips):
         assert count.into == count.kept + count.rejected + count.failed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from reelmill.curation.cut_stage import Cut
 from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.recipe import Recipe
 from reelmill.curation.whole import WholeFile
-from reelmill.curation.workers import Limits, Lost, Workers
+from reelmill.curation.workers import Limits, Lost, Workers, open_reply, pack_task
 from reelmill.datasets.sample import Kind
 from reelmill.errors import MediaError, UsageError
 
@@ -96,11 +97,38 @@ def test_one_map_may_run_inside_another(workers):
     assert [(i, results(workers, [("", i)])) for i in outer] == [(i, [i * i]) for i in range(4)]
 
 
+def test_workers_that_died_idle_are_not_held_against_the_next_items():
+    with Workers(2) as pool:
+        results(pool, [(0.2, i) for i in range(4)], pause)
+        idle = [worker.process for worker in pool._idle]
+        assert len(idle) == 2
+        for worker in idle:
+            os.kill(worker, signal.SIGKILL)
+        assert results(pool, [("", i) for i in range(4)]) == [0, 1, 4, 9]
+
+
+def test_without_its_nursery_the_pool_starts_another():
+    with Workers(2) as pool:
+        results(pool, [("", 1)])
+        nursery = pool._all[0].zygote._process
+        nursery.kill()
+        nursery.wait()
+        assert results(pool, [("", i) for i in range(4)]) == [0, 1, 4, 9]
+
+
 def test_a_worker_that_leaks_is_replaced():
     with Workers(1, Limits(memory_gb=0.9)) as pool:
         (before,) = results(pool, [(0,)], process)
         (leaky,) = results(pool, [(780,)], leak)
         (after,) = results(pool, [(0,)], process)
+    assert before == leaky
+    assert after != leaky
+
+
+def test_single_attempts_replace_a_worker_that_leaks_too():
+    with Workers(1) as pool:
+        tasks = [pack_task(process, (0,)), pack_task(leak, (780,)), pack_task(process, (0,))]
+        before, leaky, after = (open_reply(pool.attempt(task, 60.0, 0.9e9)) for task in tasks)
     assert before == leaky
     assert after != leaky
 

@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from reelmill import console
-from reelmill.commands.options import Json, Settings, Via, WeightsDir, Workspace, examples
+from reelmill.commands.options import (
+    CacheGb,
+    FileGb,
+    Json,
+    Roots,
+    Schemes,
+    Settings,
+    Via,
+    WeightsDir,
+    Workspace,
+    examples,
+    fetching,
+)
 
 if TYPE_CHECKING:
     from reelmill.curation.engine import CurateOptions
@@ -18,15 +30,22 @@ if TYPE_CHECKING:
 
 EPILOG = examples(
     "reelmill curate media/ --workspace work",
+    "reelmill curate films.csv s3://bucket/films https://host/a.mp4 -w work",
     "reelmill curate 'media/**/*.mp4' -w work --recipe video --set Shots.threshold=30",
     "reelmill recipe show video > mine.yaml; reelmill curate media/ -w work --recipe mine.yaml",
+    "reelmill curate /shared/media -w /shared/work --engine ray --address auto",
 )
 
 
 def curate(
     ctx: typer.Context,
     sources: Annotated[
-        list[str], typer.Argument(help="Folders, files or patterns of media.", metavar="SOURCE")
+        list[str],
+        typer.Argument(
+            help="Folders, files or patterns of media; http, https or s3 locations; CSV, TSV or "
+            "Parquet with a column `path` or `url` and others of your own.",
+            metavar="SOURCE",
+        ),
     ],
     workspace: Workspace,
     recipe: Annotated[
@@ -59,6 +78,22 @@ def curate(
             "protection from files that crash their decoder."
         ),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Where media are opened: on this machine, or by a Ray cluster."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster that `--engine ray` works on: HOST:PORT, or auto for the one on "
+            "this machine. Without it, one is started here and ends with the run.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    root: Roots = None,
+    allow_scheme: Schemes = None,
+    cache_gb: CacheGb = 200.0,
+    file_gb: FileGb = 32.0,
     as_json: Json = False,
 ) -> None:
     """Curates media: measures, decides, cuts what is kept, writes shards and a report.
@@ -79,6 +114,9 @@ def curate(
         max_failed=max_failed,
         workers=workers,
         command=shlex.join(["reelmill", *sys.argv[1:]]),
+        engine=engine,
+        address=address,
+        ingest=fetching(root, allow_scheme, cache_gb, file_gb),
     )
     result = through_prefect(options) if ctx.obj is Via.FLOW else directly(options)
     show(result)
@@ -118,6 +156,9 @@ def through_prefect(options: CurateOptions) -> CurateResult:
             measure_all=options.measure_all,
             max_failed=options.max_failed,
             workers=options.workers,
+            engine=options.engine,
+            address=options.address,
+            ingest=options.ingest,
         )
 
 

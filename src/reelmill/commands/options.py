@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reelmill import console
+
+if TYPE_CHECKING:
+    from reelmill.datasets.ingest.remote import Rules
 
 
 class Via(Enum):
@@ -48,6 +51,43 @@ WeightsDir = Annotated[
         metavar="DIR",
     ),
 ]
+
+
+Roots = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        help="Folder that paths in a manifest may lie in, beside the manifest's own. Repeatable.",
+    ),
+]
+Schemes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-scheme",
+        metavar="SCHEME",
+        help="Store (of fsspec) that may be named beside http, https and s3. Repeatable.",
+    ),
+]
+CacheGb = Annotated[
+    float, typer.Option(min=0.001, help="Room for fetched files in the workspace, in GB.")
+]
+FileGb = Annotated[float, typer.Option(min=0.001, help="Largest file that is fetched, in GB.")]
+
+
+def fetching(
+    roots: list[str] | None, schemes: list[str] | None, cache_gb: float, file_gb: float
+) -> Rules:
+    """What may be fetched, from a command's options."""
+    from reelmill.datasets.ingest.remote import Rules
+
+    usual = Rules()
+    return Rules(
+        schemes=(*usual.schemes, *(scheme.lower() for scheme in schemes or ())),
+        roots=tuple(roots or ()),
+        cache_bytes=int(cache_gb * 1e9),
+        max_bytes=int(file_gb * 1e9),
+    )
 
 
 def examples(*lines: str) -> str:

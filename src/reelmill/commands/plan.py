@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from reelmill import console
-from reelmill.commands.options import Json, Settings, WeightsDir, Workspace, examples
+from reelmill.commands.options import (
+    CacheGb,
+    FileGb,
+    Json,
+    Roots,
+    Schemes,
+    Settings,
+    WeightsDir,
+    Workspace,
+    examples,
+    fetching,
+)
 
 EPILOG = examples(
     "reelmill plan media/ --workspace work",
@@ -18,7 +29,12 @@ EPILOG = examples(
 
 def plan(
     sources: Annotated[
-        list[str], typer.Argument(help="Folders, files or patterns of media.", metavar="SOURCE")
+        list[str],
+        typer.Argument(
+            help="Folders, files or patterns of media; http, https or s3 locations; CSV, TSV or "
+            "Parquet with a column `path` or `url` and others of your own.",
+            metavar="SOURCE",
+        ),
     ],
     workspace: Workspace,
     recipe: Annotated[
@@ -28,6 +44,10 @@ def plan(
     weights: WeightsDir = None,
     allow_missing: Annotated[bool, typer.Option("--allow-missing", help="As of `curate`.")] = False,
     measure_all: Annotated[bool, typer.Option("--measure-all", help="As of `curate`.")] = False,
+    root: Roots = None,
+    allow_scheme: Schemes = None,
+    cache_gb: CacheGb = 200.0,
+    file_gb: FileGb = 32.0,
     as_json: Json = False,
 ) -> None:
     """Says what `curate` would measure and why: new input, changed bytes, what made a key stale.
@@ -45,6 +65,7 @@ def plan(
         weights=weights,
         allow_missing=allow_missing,
         measure_all=measure_all,
+        ingest=fetching(root, allow_scheme, cache_gb, file_gb),
     )
     found = make_plan(options)
     console.say(f"{found.files} files, {found.assets} assets; {found.gone} left since the last run")
