@@ -17,7 +17,8 @@ from reelmill.errors import DatasetError
 NAMES: Mapping[str, frozenset[str]] = {
     "frozen": frozenset({"frozen", "repeated_frames"}),
     "underexposed": frozenset({"underexposed", "low_contrast"}),
-    "noisy": frozenset({"low_mos"}),
+    "logo": frozenset({"overlay"}),
+    "noisy": frozenset({"noisy", "low_mos"}),
     "silent": frozenset({"silent", "mostly_silent"}),
 }
 

@@ -9,21 +9,38 @@ from __future__ import annotations
 from reelmill.curation.asset.integrity import Integrity
 from reelmill.curation.asset.probe import Probe
 from reelmill.curation.asset.sound_integrity import SoundIntegrity
+from reelmill.curation.audio.bandwidth import Bandwidth
+from reelmill.curation.audio.channels import Channels
+from reelmill.curation.audio.chunks import Chunks
 from reelmill.curation.audio.clipping import Clipping
+from reelmill.curation.audio.event_sync import EventSync
 from reelmill.curation.audio.loudness import Loudness
 from reelmill.curation.audio.mos import MOS
+from reelmill.curation.audio.noise import Noise
+from reelmill.curation.audio.sound_class import SoundClass
+from reelmill.curation.audio.sphinx_transcript import SphinxTranscript
 from reelmill.curation.audio.transcript import Transcript
+from reelmill.curation.audio.transcript_check import TranscriptCheck
+from reelmill.curation.audio.true_peak import TruePeak
 from reelmill.curation.audio.voice import Voice
 from reelmill.curation.balance import Balance
 from reelmill.curation.cut_stage import Cut
+from reelmill.curation.image.quality import Quality
 from reelmill.curation.near_duplicate import NearDuplicate
 from reelmill.curation.recipe import Recipe, override
+from reelmill.curation.video.blockiness import Blockiness
 from reelmill.curation.video.blur import Blur
+from reelmill.curation.video.camera import Camera
+from reelmill.curation.video.detail import Detail
 from reelmill.curation.video.exposure import Exposure
 from reelmill.curation.video.freeze import Freeze
+from reelmill.curation.video.interlace import Interlace
+from reelmill.curation.video.letterbox import Letterbox
 from reelmill.curation.video.motion import Motion
+from reelmill.curation.video.overlay import Overlay
 from reelmill.curation.video.phash import PHash
 from reelmill.curation.video.shots import Shots
+from reelmill.curation.video.text import Text
 from reelmill.curation.whole import WholeFile
 from reelmill.datasets.sample import Kind
 
@@ -42,15 +59,29 @@ def video() -> Recipe:
             Shots(),
             Exposure(),
             Blur(),
+            Blockiness(),
+            Detail(),
+            Interlace(),
+            Letterbox(),
             Motion(),
+            Camera(),
             Freeze(),
+            Overlay(),
             Loudness(),
+            TruePeak(),
             Clipping(),
+            Channels(),
+            Bandwidth(),
+            Noise(),
             Voice(),
             PHash(),
             NearDuplicate(),
+            Text(),
+            EventSync(),
             MOS(),
+            SoundClass(),
             Transcript(),
+            TranscriptCheck(),
             Balance(),
             Cut(),
         ),
@@ -67,8 +98,13 @@ def image() -> Recipe:
             WholeFile(),
             Exposure(),
             Blur(),
+            Blockiness(),
+            Detail(),
+            Letterbox(),
             PHash(),
             NearDuplicate(),
+            Quality(),
+            Text(),
             Balance(),
             Cut(),
         ),
@@ -76,23 +112,30 @@ def image() -> Recipe:
 
 
 def audio() -> Recipe:
-    """Section 3.4: level, clipping, silence ratio below 0.2, MOS, transcript."""
+    """Section 3.4: chunks of 15 s, level, clipping, bandwidth, SNR, silence ratio, MOS, class."""
     recipe = Recipe(
         Kind.AUDIO,
         (
             Probe(),
             SoundIntegrity(),
-            WholeFile(),
+            Chunks(),
             Loudness(),
+            TruePeak(),
             Clipping(),
+            Channels(),
+            Bandwidth(),
+            Noise(),
             Voice(),
             MOS(),
+            SoundClass(),
             Transcript(),
+            TranscriptCheck(),
             Cut(),
         ),
     )
-    paper = ["Voice.max_silence_ratio=0.2"]
+    paper = ["Voice.max_silence_ratio=0.2", "Bandwidth.min_bandwidth=5000"]
     return override({Kind.AUDIO: recipe}, paper)[Kind.AUDIO]
 
 
 KNOWN = {stage.name: type(stage)() for make in (video, image, audio) for stage in make().stages}
+KNOWN[SphinxTranscript.__name__] = SphinxTranscript()  # slow and English only: by choice

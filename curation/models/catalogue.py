@@ -94,11 +94,40 @@ _ENTRIES = (
         folder="dnsmos_models",
     ),
     WeightsEntry(
+        name="ppocr",
+        what="PP-OCR v6 small: finds lines of text and reads them, ONNX",
+        licence="Apache-2.0",
+        source="https://github.com/RapidAI/RapidOCR",
+        files=(
+            WeightsFile(
+                "PP-OCRv6_det_small.onnx",
+                9_929_594,
+                "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
+            ),
+            WeightsFile(
+                "PP-OCRv6_rec_small.onnx",
+                21_234_383,
+                "6f327246b50388f3c176ae304bd95767ea6dc0c9ae92153ef8cbe210b3c14884",
+            ),
+        ),
+        package="rapidocr",
+        folder="models",
+    ),
+    WeightsEntry(
         name="whisper",
         what="Any Whisper model in CTranslate2 form: transcripts and languages",
         licence="MIT (OpenAI's models)",
         source="https://huggingface.co/Systran/faster-whisper-large-v3",
         needs=("model.bin", "config.json", "tokenizer.json"),
+    ),
+    WeightsEntry(
+        name="pocketsphinx",
+        what="PocketSphinx: a recogniser of US English, with dictionary and trigram model",
+        licence="BSD-2-Clause",
+        source="https://github.com/cmusphinx/pocketsphinx",
+        package="pocketsphinx",
+        folder="model/en-us",
+        needs=("cmudict-en-us.dict", "en-us.lm.bin", "en-us/mdef", "en-us/means"),
     ),
     WeightsEntry(
         name="nisqa",

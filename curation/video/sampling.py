@@ -31,3 +31,10 @@ def within(clip: Clip, frames: np.ndarray) -> slice:
     """Where the samples of a clip stand, among samples taken at these (rising) frame indices."""
     first, last = np.searchsorted(frames, [clip.start_frame, clip.end_frame])
     return slice(int(first), int(last))
+
+
+def centre(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The middle of a picture, a contiguous copy of at most that size."""
+    top = max(0, (picture.shape[0] - height) // 2)
+    left = max(0, (picture.shape[1] - width) // 2)
+    return np.ascontiguousarray(picture[top : top + height, left : left + width])

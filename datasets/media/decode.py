@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av.error
@@ -41,6 +42,7 @@ from reelmill.datasets.media.picture import (
     Scaler,
     analysis_size,
     clockwise,
+    full_luma,
 )
 from reelmill.datasets.media.sound import MonoResampler, SoundRow
 from reelmill.datasets.media.span import clip_audio, clip_frames, clip_samples
@@ -118,7 +120,9 @@ class MediaInfo:
 class Frame:
     """One decoded frame, upright, scaled to the analysis size (longer side 256 px at most).
 
-    bgr: uint8 [height, width, 3]; gray: uint8 [height, width] (its luma).
+    bgr: uint8 [height, width, 3]; gray: uint8 [height, width] (its luma). full_luma: gives the
+    luma as coded, neither scaled nor turned, uint8 [coded height, coded width]; None where the
+    frame was not decoded from a file.
     """
 
     index: int
@@ -126,6 +130,7 @@ class Frame:
     seconds: float  # since the first frame
     bgr: np.ndarray
     gray: np.ndarray
+    full_luma: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +381,9 @@ def _image_frame(path: Path, info: MediaInfo, width: int) -> Frame:
     size = analysis_size(info.video.width, info.video.height, width)
     rgb = read_rgb(path, least=size)
     bgr = cv2.resize(rgb[..., ::-1], size, interpolation=cv2.INTER_AREA)
-    return Frame(0, 0, 0.0, bgr, cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY))
+    gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    full = lambda: cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)  # noqa: E731
+    return Frame(0, 0, 0.0, bgr, gray, full)
 
 
 class _Pictures:
@@ -412,7 +419,8 @@ class _Pictures:
         counts.last_ticks = frame.duration if frame.duration > 0 else before
         counts.pts.append(pts)
         seconds = (pts - counts.pts[0]) * self._time_base
-        return Frame(index, pts, seconds, *self._scaler.small(frame, *self._size, self._turn))
+        small = self._scaler.small(frame, *self._size, self._turn)
+        return Frame(index, pts, seconds, *small, partial(full_luma, frame))
 
 
 class _Sound:

@@ -22,6 +22,12 @@ CV_TURNS = {
     180: cv2.ROTATE_180,
     270: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }
+LUMA_APART = frozenset(
+    {
+        *("gray", "nv12", "nv21", "yuv420p", "yuvj420p", "yuva420p"),
+        *("yuv422p", "yuvj422p", "yuv444p", "yuvj444p"),
+    }
+)
 _SEEK_MARGINS_S = (0, 2, 12)
 
 
@@ -54,6 +60,16 @@ def _plane(frame: VideoFrame, channels: int) -> np.ndarray:
     if channels == 1:
         return np.ascontiguousarray(rows)
     return np.ascontiguousarray(rows).reshape(frame.height, frame.width, channels)
+
+
+def full_luma(frame: VideoFrame) -> np.ndarray:
+    """Luma of a decoded frame at its coded size, not turned: uint8 [height, width].
+
+    A view of the frame where its format has 8-bit luma apart, else a copy.
+    """
+    if frame.format.name not in LUMA_APART:
+        frame = frame.reformat(format="gray")
+    return plane_bytes(frame.planes[0])[: frame.height, : frame.width]
 
 
 class Scaler:
