@@ -18,6 +18,7 @@ from reelmill.datasets.sample import Kind
 from reelmill.errors import MediaError
 from reelmill.evaluation.bench import Prompt
 from reelmill.evaluation.flow import FlowTrack, track_flow
+from reelmill.evaluation.lag import Lag, find_lag, onset_strength
 
 MAX_SECONDS = 120.0
 STILL_WIDTH = 640
@@ -74,6 +75,16 @@ class ClipMedia:
     def flow(self) -> FlowTrack:
         """Optical flow of neighbouring frames, none across cuts."""
         return track_flow(self.gray, self.times, self.cuts)
+
+    @cached_property
+    def onsets(self) -> np.ndarray:
+        """How strongly sound begins, at 100 Hz from `sound_start` on."""
+        return onset_strength(self.mono, self.rate)
+
+    @cached_property
+    def lag(self) -> Lag | None:
+        """By how much sound follows motion; None where there is nothing to compare."""
+        return find_lag(self.gray, self.times, self.end, self.onsets, self.sound_start)
 
     def shots(self) -> list[slice]:
         """Frames of each shot."""

@@ -19,7 +19,7 @@ LEVELS = 5
 class Damage(StrEnum):
     """level runs from 1 (just noticeable) to 5 (gross); 0 is no damage."""
 
-    SHIFTED_SOUND = "shifted sound"  # late by 60 ms a level
+    SHIFTED_SOUND = "shifted sound"  # late by 80 ms a level
     DROPPED_FRAMES = "dropped frames"  # one frame of 16, 8, 6, 4, 3 is skipped, the rest closes up
     REPEATED_FRAMES = "repeated frames"  # one frame of 16, 8, 4, 3, 2 shows the one before
     BLUR = "blur"  # Gaussian, sigma 0.4 % of the width a level
@@ -61,7 +61,7 @@ Doer = Callable[[Footage, int, np.random.Generator], Footage]
 
 
 def _shift(f: Footage, level: int, rng: np.random.Generator) -> Footage:
-    late = round(0.06 * level * f.rate)
+    late = round(0.08 * level * f.rate)
     silence = np.zeros((len(f.samples), late), np.float32)
     moved = np.concatenate([silence, f.samples], axis=1)[:, : f.samples.shape[1]]
     return replace(f, samples=moved)

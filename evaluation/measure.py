@@ -26,11 +26,13 @@ import pyarrow as pa
 from reelmill.datasets.sample import Status
 from reelmill.datasets.workspace import commit_bytes, table_bytes, writing
 from reelmill.errors import MediaError, UsageError, WorkspaceError
+from reelmill.evaluation.adapter import Adapter
 from reelmill.evaluation.bench import Bench, Prompt
 from reelmill.evaluation.clip import read_clip
 from reelmill.evaluation.clips import ClipEntry, digest
 from reelmill.evaluation.metric import Metric, NotApplicable, NotMeasured
-from reelmill.evaluation.summary import Summary, summarise
+from reelmill.evaluation.summary import Described, SetValue, Summary, summarise
+from reelmill.evaluation.weighted import Known, score_all
 
 SCHEMA = pa.schema(
     [
@@ -76,16 +78,18 @@ def measure(
     out: Path,
     *,
     bench: Bench | None = None,
+    adapters: Sequence[Adapter] = (),
     workers: int = 1,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Measures every clip, writes scores and summary into `out`, and returns them.
 
-    A clip is measured again only if its bytes, its prompt, its transcript or text, a metric's
-    version or a metric's field changed. One that cannot be read is `failed` in every metric, and
-    its neighbours are not harmed; so is one that kills its process twice. Failures that may pass
-    (a file that is gone, a process that died) are tried again by the next call.
+    adapters: programs that score what needs weights, see adapter.py. A clip is measured again only
+    if its bytes, its prompt, its transcript or text, a metric's version or a metric's field
+    changed. One that cannot be read is `failed` in every metric, and its neighbours are not harmed;
+    so is one that kills its process twice. Failures that may pass (a file that is gone, a process
+    that died) are tried again by the next call.
     Raises UsageError for no metric or no worker, WorkspaceError when the disk refuses or another
     process writes the same folder.
     """
@@ -108,16 +112,22 @@ def measure(
                 count += 1
                 progress(count, len(todo))
             os.fsync(log.fileno())
-        scores = tuple(
+        scores = [
             Score(job.entry, job.sha256, name, value, Status(status), why)
             for job in jobs
             for name, value, status, why in done[job.key]
+        ]
+        more, sets = _weighted(adapters, jobs, out)
+        scores += more
+        known: tuple[Described, ...] = (
+            *suite,
+            *(m for a in adapters if a.per == "clip" for m in a.metrics),
         )
-        summary = summarise(scores, suite, bench=bench, seed=seed)
+        summary = summarise(scores, known, bench=bench, seed=seed, sets=sets)
         commit_bytes(out / "scores.parquet", table_bytes(_table(scores)))
         text = json.dumps(asdict(summary), indent=1, ensure_ascii=False, allow_nan=False)
         commit_bytes(out / "summary.json", text.encode() + b"\n")
-    return Evaluation(scores, summary, out, count)
+    return Evaluation(tuple(scores), summary, out, count)
 
 
 Row = tuple[str, float | None, str, str]  # metric, value, status, why
@@ -155,6 +165,34 @@ def _job(entry: ClipEntry, metrics: tuple[Metric, ...], bench: Bench | None) -> 
     text = json.dumps(identity, sort_keys=True, default=str)
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return _Job(entry, prompt, metrics, sha256, key, failure)
+
+
+def _weighted(
+    adapters: Sequence[Adapter], jobs: Sequence[_Job], out: Path
+) -> tuple[list[Score], list[SetValue]]:
+    """Scores of clips, and values of whole sets. A clip that cannot be read is sent to no one."""
+    readable = [Known(job.entry, job.prompt, job.sha256) for job in jobs if not job.failure]
+    scores: list[Score] = []
+    sets: list[SetValue] = []
+    for adapter, found in score_all(adapters, readable, out):
+        for metric in adapter.metrics:
+            if adapter.per == "model":
+                for model in dict.fromkeys(job.entry.model for job in jobs):
+                    mine = [job for job in jobs if job.entry.model == model]
+                    outcome = found.get((model, metric.name))
+                    value = None if outcome is None else outcome.value
+                    status = Status.FAILED if outcome is None else outcome.status
+                    sets.append(SetValue(model, metric, value, status, len(mine)))
+                continue
+            for job in jobs:
+                got = found.get((job.entry.key, metric.name))
+                told = (
+                    (None, Status.FAILED, job.failure)
+                    if got is None
+                    else (got.value, got.status, got.why)
+                )
+                scores.append(Score(job.entry, job.sha256, metric.name, *told))
+    return scores, sets
 
 
 def _rows_of(job: _Job) -> list[Row]:

@@ -20,7 +20,7 @@ from reelmill.evaluation.metrics.motion import (
 from reelmill.evaluation.metrics.picture import ColourDrift, Colourfulness, Exposure, Sharpness
 from reelmill.evaluation.metrics.shots import CutTiming, ShotCount
 from reelmill.evaluation.metrics.spectrum import Bandwidth, SignalToNoise, StereoWidth
-from reelmill.evaluation.metrics.sync import AVAlign, OnsetLag
+from reelmill.evaluation.metrics.sync import AVAlign, OnsetClarity, OnsetLag
 from reelmill.evaluation.metrics.words import CharacterErrorRate, TextHit, WordErrorRate
 
 
@@ -34,6 +34,7 @@ def weight_free() -> tuple[Metric, ...]:
         CharacterErrorRate(),
         AVAlign(),
         OnsetLag(),
+        OnsetClarity(),
         Sharpness(),
         Exposure(),
         Colourfulness(),

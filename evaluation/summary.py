@@ -12,10 +12,10 @@ from reelmill.datasets.sample import Status
 from reelmill.evaluation.bench import Bench
 from reelmill.evaluation.bootstrap import Interval, Pair, mean_interval, paired_interval
 from reelmill.evaluation.clips import ClipEntry
-from reelmill.evaluation.metric import Better, Metric, goodness
+from reelmill.evaluation.metric import Better, goodness
 from reelmill.evaluation.taxonomy import dimension_of
 
-VERSION = 1
+VERSION = 2
 
 
 class Scored(Protocol):
@@ -29,6 +29,30 @@ class Scored(Protocol):
     def value(self) -> float | None: ...
     @property
     def status(self) -> Status: ...
+
+
+class Described(Protocol):
+    """What is read of a metric, ours or another program's."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def better(self) -> Better: ...
+    @property
+    def part(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class SetValue:
+    """A number of all clips of a model together, such as FVD; it cannot be paired."""
+
+    model: str
+    metric: Described
+    value: float | None
+    status: Status
+    clips: int
 
 
 @dataclass(frozen=True)
@@ -56,15 +80,17 @@ class MetricLine:
 class Comparison:
     """One metric of two models, over the (prompt, seed) where it applied to both.
 
-    difference: of `first` less `second`, in the metric's unit. verdict: the better of the two, if
-    the interval of their difference in goodness leaves out 0; `tied` if it holds 0; `unclear` with
-    fewer than five common prompts; `no direction` for a metric that ranks nothing.
+    difference: of `first` less `second`, in the metric's unit. gain: the same of goodness (below
+    zero: `first` is worse), None for a metric that ranks nothing. verdict: the better of the two,
+    if the interval of `gain` leaves out 0; `tied` if it holds 0; `unclear` with fewer than five
+    common prompts; `no direction` for a metric that ranks nothing.
     """
 
     first: str
     second: str
     metric: str
     difference: Interval | None
+    gain: Interval | None
     verdict: str
 
 
@@ -97,7 +123,12 @@ class Summary:
 
 
 def summarise(
-    scores: Sequence[Scored], metrics: Sequence[Metric], *, bench: Bench | None, seed: int
+    scores: Sequence[Scored],
+    metrics: Sequence[Described],
+    *,
+    bench: Bench | None,
+    seed: int,
+    sets: Sequence[SetValue] = (),
 ) -> Summary:
     """Means over prompts with 95 % intervals, and paired differences of every two models."""
     models = sorted({score.entry.model for score in scores})
@@ -109,6 +140,7 @@ def summarise(
         for model in models
         for metric in metrics
     ]
+    lines += [_set_line(value) for value in sets]
     comparisons = [
         _compare(a, b, m, held.get((a, m.name), []), held.get((b, m.name), []), seed)
         for a, b in itertools.combinations(models, 2)
@@ -137,7 +169,7 @@ def _values(scores: Sequence[Scored]) -> dict[Pair, float]:
     }
 
 
-def _line(model: str, metric: Metric, scores: Sequence[Scored], seed: int) -> MetricLine:
+def _line(model: str, metric: Described, scores: Sequence[Scored], seed: int) -> MetricLine:
     status = Counter(score.status for score in scores)
     return MetricLine(
         model=model,
@@ -155,22 +187,46 @@ def _line(model: str, metric: Metric, scores: Sequence[Scored], seed: int) -> Me
     )
 
 
+def _set_line(found: SetValue) -> MetricLine:
+    def clips(status: Status) -> int:
+        return found.clips if found.status is status else 0
+
+    metric = found.metric
+    return MetricLine(
+        model=found.model,
+        metric=metric.name,
+        unit=metric.unit,
+        better=str(metric.better),
+        part=metric.part,
+        dimension=dimension_of(metric.part),
+        applied=clips(Status.MEASURED),
+        total=found.clips,
+        not_applicable=clips(Status.NOT_APPLICABLE),
+        not_measured=clips(Status.NOT_MEASURED),
+        failed=clips(Status.FAILED),
+        interval=None if found.value is None else Interval(found.value, None, None, 0, found.clips),
+    )
+
+
 def _compare(
     first: str,
     second: str,
-    metric: Metric,
+    metric: Described,
     a: Sequence[Scored],
     b: Sequence[Scored],
     seed: int,
 ) -> Comparison:
     ours, theirs = _paired(a), _paired(b)
-    difference = paired_interval(ours, theirs, seed=seed)
+    gain = _gain(metric.better, ours, theirs, seed)
     return Comparison(
         first=first,
         second=second,
         metric=metric.name,
-        difference=difference,
-        verdict=_verdict(first, second, metric.better, ours, theirs, seed),
+        difference=paired_interval(ours, theirs, seed=seed),
+        gain=gain,
+        verdict="no direction"
+        if metric.better is Better.NEITHER
+        else _verdict(first, second, gain),
     )
 
 
@@ -179,21 +235,19 @@ def _paired(scores: Sequence[Scored]) -> dict[Pair, float]:
     return _values([score for score in scores if score.entry.prompt])
 
 
-def _verdict(
-    first: str,
-    second: str,
-    better: Better,
-    ours: Mapping[Pair, float],
-    theirs: Mapping[Pair, float],
-    seed: int,
-) -> str:
+def _gain(
+    better: Better, ours: Mapping[Pair, float], theirs: Mapping[Pair, float], seed: int
+) -> Interval | None:
     if better is Better.NEITHER:
-        return "no direction"
+        return None
     good = [
         {pair: g for pair, v in values.items() if (g := goodness(better, v)) is not None}
         for values in (ours, theirs)
     ]
-    gain = paired_interval(good[0], good[1], seed=seed)
+    return paired_interval(good[0], good[1], seed=seed)
+
+
+def _verdict(first: str, second: str, gain: Interval | None) -> str:
     if gain is None or gain.low is None:
         return "unclear"
     if not gain.excludes_zero:

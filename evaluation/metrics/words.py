@@ -1,6 +1,6 @@
-"""Words: is what was asked for heard and read? Who heard and read it is not ours to say here.
+"""Words: is what was asked for heard and read?
 
-The transcript and the text seen in the picture come with the clip, from any tool.
+The transcript comes with the clip, from any tool; so may the text that is seen in the picture.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from reelmill.evaluation.bench import Language
 from reelmill.evaluation.clip import ClipMedia
 from reelmill.evaluation.metric import PROMPT, Better, Metric, NotApplicable, NotMeasured, Value
+from reelmill.evaluation.reading import read_writing
 from reelmill.evaluation.taxonomy import Stream
 
 
@@ -97,12 +98,13 @@ class CharacterErrorRate(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class TextHit(Metric):
-    """Share of the writing asked for that was read in the picture.
+    """Share of the writing asked for that was read in the picture, by PP-OCR if by no one else.
 
     A string counts as read when some stretch of what was seen, of its length, is the same but for
     `max_error` of its characters; spaces do not count.
     """
 
+    version: ClassVar = 2
     better: ClassVar = Better.HIGHER
     part: ClassVar = "subject_description"
     stream: ClassVar = Stream.VIDEO
@@ -115,9 +117,12 @@ class TextHit(Metric):
         asked = [text for text in asked if text]
         if not asked:
             return NotApplicable("the prompt asks for no writing")
-        if clip.seen_text is None:
-            return NotMeasured("no text was read in the picture")
-        seen = [_read_form(text) for text in clip.seen_text]
+        lines = clip.seen_text
+        if lines is None:
+            lines = read_writing(clip.stills) if len(clip.stills) else None
+        if lines is None:
+            return NotMeasured("no picture or no rapidocr to read it, and no text was given")
+        seen = [_read_form(text) for text in lines]
         hits = [any(self._holds(s, text) for s in seen) for text in asked]
         return sum(hits) / len(hits)
 

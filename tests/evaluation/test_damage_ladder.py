@@ -14,7 +14,9 @@ from reelmill.datasets.media.decode import clip_frames, clip_samples, probe
 from reelmill.datasets.sample import Clip, Kind
 from reelmill.evaluation.clip import ClipMedia
 from reelmill.evaluation.damage import LEVELS, Damage, Footage, damaged
-from reelmill.evaluation.metric import Metric
+from reelmill.evaluation.ladder import Rungs, climb, damaged_clips, read_footage
+from reelmill.evaluation.metric import Metric, NotApplicable
+from reelmill.evaluation.metrics.sync import AVAlign, OnsetClarity, OnsetLag
 from reelmill.evaluation.suite import weight_free
 
 CLAIMS = [(m, d) for m in weight_free() for d in Damage if d in m.claims]
@@ -109,7 +111,7 @@ def real(path: Path, seconds: float = 3.0, height: int = 144) -> Footage:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_ladder_on_real_clips(name: str, media: Path, tmp_path: Path):
-    """All but the sync metrics: these clips have no distinct events, so those do not apply."""
+    """All but shifted sound: these clips have no distinct events."""
     whole = real(media / name)
     applied = 0
     for damage in Damage:
@@ -128,3 +130,31 @@ def test_ladder_on_real_clips(name: str, media: Path, tmp_path: Path):
             assert min(bad[1:]) > bad[0], (metric.name, damage, bad)
             applied += 1
     assert applied >= 12
+
+
+@pytest.mark.media
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["general/vggsound_tennis_360p.mp4", "multishot/dj_video1_cartoon_logo.mp4"]
+)
+def test_shifted_sound_on_whole_real_clips_with_clear_events(
+    name: str, media: Path, tmp_path: Path
+):
+    shifted = Damage.SHIFTED_SOUND
+    clips = damaged_clips(tmp_path, read_footage(media / name, 30, 256), shifted)
+    for metric in weight_free():
+        if shifted in metric.claims:
+            found = climb(metric, clips)
+            assert isinstance(found, Rungs), found
+            assert found.holds, (metric.name, found.badness)
+
+
+def test_sound_of_another_clip_has_no_clear_lag(tmp_path: Path):
+    seen_, heard_ = hopping([0.5, 1.3, 1.9, 2.8, 3.3]), hopping([0.3, 0.75, 2.3, 2.45, 3.8])
+    mixed = Footage(seen_.frames, seen_.fps, heard_.samples, heard_.rate)
+    own = damaged_clips(tmp_path / "own", seen_, Damage.SHIFTED_SOUND)[0]
+    other = damaged_clips(tmp_path / "other", mixed, Damage.SHIFTED_SOUND)[0]
+    for metric in (OnsetLag(), AVAlign()):
+        assert isinstance(metric.measure(own), float)
+        assert isinstance(metric.measure(other), NotApplicable)
+    assert OnsetClarity().measure(other) < OnsetClarity().measure(own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -366,3 +367,12 @@ def test_text_is_hit_where_it_was_read_nearly_right():
     assert hit.measure(replace(clip, seen_text=("so fresh t0day!",))) == 0.5
     assert hit.measure(replace(clip, seen_text=("FRE5H TODAY", "立即下单"))) == 1.0
     assert isinstance(hit.measure(replace(clip, prompt=prompt())), NotApplicable)
+
+
+def test_writing_in_the_picture_is_read(tmp_path: Path):
+    frames = np.full((16, 256, 456, 3), 90, np.uint8)
+    for frame in frames:
+        cv2.putText(frame, "FRESH TODAY", (60, 120), 0, 1.2, (255, 255, 255), 2)
+    path = write(tmp_path / "a.mkv", Footage(frames, FPS, SILENT, RATE))
+    asks = "A sign reads <text>Fresh today</text> and <text>Closed</text>. <sfx>bell</sfx>"
+    assert TextHit().measure(read_clip(path, prompt(text=asks))) == 0.5

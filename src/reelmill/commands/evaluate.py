@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,8 @@ from reelmill import console
 from reelmill.commands.options import Json, Seed, examples
 
 if TYPE_CHECKING:
+    from reelmill.evaluation.adapter import Adapter
+    from reelmill.evaluation.bench import Bench
     from reelmill.evaluation.summary import Summary
 
 app = typer.Typer(help="Measures generated clips; no weights needed.", no_args_is_help=True)
@@ -21,6 +23,15 @@ PromptFiles = Annotated[
     list[Path] | None,
     typer.Option("--prompts", help="YAML file of prompts, instead of the bench. Repeatable."),
 ]
+AdapterFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapters", help="YAML: commands of metrics that need weights (docs/how-to-evaluate.md)."
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Processes. 0: one per usable CPU.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Clips of each prompt, seeds from 0 on.")]
+Limit = Annotated[int, typer.Option(min=0, help="Only the first so many prompts. 0: all.")]
 
 
 @app.command(
@@ -39,7 +50,8 @@ def clips(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for scores and summary.")],
     prompts: PromptFiles = None,
-    workers: Annotated[int, typer.Option(help="Processes. 0: one per usable CPU.")] = 0,
+    adapters: AdapterFile = None,
+    workers: Workers = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -62,6 +74,7 @@ def clips(
             weight_free(),
             out,
             bench=bench,
+            adapters=_adapters(adapters),
             workers=workers or len(os.sched_getaffinity(0)),
             seed=seed,
             progress=bar.at,
@@ -104,6 +117,204 @@ def prompts(prompts: PromptFiles = None, as_json: Json = False) -> None:
             "missing_cells": [[str(part) for part in cell] for cell in missing],
         }
     )
+
+
+@app.command(
+    epilog=examples(
+        "reelmill evaluate generate --model export/ --out clips/long --seeds 2",
+        "reelmill evaluate generate --model export/ --out clips/long --frames 81 --height 256",
+    )
+)
+def generate(
+    model: Annotated[Path, typer.Option(help="Folder that training exported.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips of this model.")],
+    prompts: PromptFiles = None,
+    limit: Limit = 0,
+    seeds: Seeds = 1,
+    frames: Annotated[
+        int | None, typer.Option(help="Length: 1 + a multiple of 4. Default: the prompt's.")
+    ] = None,
+    height: Annotated[int, typer.Option(help="Pixels.")] = 64,
+    width: Annotated[int, typer.Option(help="Pixels.")] = 64,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Makes a clip of every prompt of the bench with every seed, `<prompt>_<seed>.mp4`.
+
+    Run again, it makes only what is missing. Each clip has its provenance beside it.
+    """
+    bench = _bench(prompts, limit)
+    console.answer(_generate(model, out, bench, seeds, _size(frames, height, width, steps)))
+
+
+@app.command(
+    epilog=examples(
+        "reelmill evaluate adopt rival/ --name rival -o rival.jsonl",
+        "reelmill evaluate adopt rival/ --name rival --names '{index}/take{seed}' -o rival.jsonl",
+    )
+)
+def adopt(
+    folder: Annotated[Path, typer.Argument(help="Clips of another system.", metavar="FOLDER")],
+    name: Annotated[str, typer.Option(help="What to call the system.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write (.jsonl).")],
+    names: Annotated[
+        str,
+        typer.Option(help="How files are named, of {prompt} or {index}, and {seed}; no suffix."),
+    ] = "{prompt}_{seed}",
+    prompts: PromptFiles = None,
+    limit: Limit = 0,
+    seeds: Seeds = 1,
+    as_json: Json = False,
+) -> None:
+    """Finds the bench's clips among those of another system, and names those that are missing."""
+    import json
+
+    from reelmill.datasets.workspace import commit_bytes
+    from reelmill.errors import SourceError
+    from reelmill.evaluation import takes
+
+    found = takes.adopt(folder, name, _bench(prompts, limit), range(seeds), names)
+    for what, which in (("missing", found.missing), ("of no prompt", found.strange)):
+        for one in which[:FAILURES_SHOWN]:
+            console.note(f"{what}: {one}")
+        if len(which) > FAILURES_SHOWN:
+            console.note(f"{what}: {len(which) - FAILURES_SHOWN} more")
+    if not found.entries:
+        raise SourceError(f"{folder} holds no clip named {names} of the bench. See --names.")
+    rows = [json.dumps(e.model_dump(mode="json", exclude_none=True)) for e in found.entries]
+    commit_bytes(out, ("\n".join(rows) + "\n").encode())
+    console.say(f"{len(found.entries)} clips, {len(found.missing)} missing: {out}")
+    console.answer(
+        {
+            "manifest": str(out),
+            "clips": len(found.entries),
+            "missing": list(found.missing),
+            "strange": list(found.strange),
+        }
+    )
+
+
+@app.command(
+    epilog=examples(
+        "reelmill evaluate checkpoint --model export/ --name step-150 --history evaluations/",
+        "reelmill evaluate checkpoint --name step-150 --history evaluations/ --bounds gate.yaml",
+    )
+)
+def checkpoint(
+    name: Annotated[str, typer.Option(help="What to call the checkpoint.")],
+    history: Annotated[Path, typer.Option(help="Folder of all checkpoints' evaluations.")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder that training exported. Left out: its clips are there already."),
+    ] = None,
+    bounds: Annotated[
+        Path | None, typer.Option(help="YAML: how far metrics or dimensions may fall.")
+    ] = None,
+    prompts: PromptFiles = None,
+    limit: Limit = 0,
+    seeds: Seeds = 1,
+    frames: Annotated[int | None, typer.Option(help="Length of the clips.")] = None,
+    height: Annotated[int, typer.Option(help="Pixels.")] = 64,
+    width: Annotated[int, typer.Option(help="Pixels.")] = 64,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 50,
+    adapters: AdapterFile = None,
+    workers: Workers = 0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Generates, measures and judges a checkpoint after a stage of training, and writes its page.
+
+    It is held against the last one that was promoted. Exit code 4: a bound is broken, and it is not
+    promoted.
+    """
+    from reelmill.errors import GateError
+    from reelmill.evaluation.gate import read_bounds
+    from reelmill.evaluation.history import clips_of, judge
+    from reelmill.evaluation.suite import weight_free
+
+    bench = _bench(prompts, limit)
+    held = read_bounds(bounds) if bounds else {}
+    if model is not None:
+        size = _size(frames, height, width, steps)
+        _generate(model, clips_of(history, name), bench, seeds, size)
+    with console.bar("evaluate", None) as bar:
+        found = judge(
+            history,
+            name,
+            weight_free(),
+            held,
+            bench=bench,
+            adapters=_adapters(adapters),
+            workers=workers or len(os.sched_getaffinity(0)),
+            seed=seed,
+            progress=bar.at,
+        )
+    decision = found.decision
+    if decision is None:
+        console.say(f"{name}: the first checkpoint, nothing to compare. {found.page}")
+    else:
+        for c in found.summary.comparisons:
+            if {c.first, c.second} == {name, decision.incumbent} and c.gain is not None:
+                console.say(f"  {c.metric:20} {c.verdict}")
+        for fall in decision.falls:
+            console.say(f"  bound broken: {fall.metric}: {fall.why}")
+        console.say(f"{name} against {decision.incumbent}: {found.page}")
+    console.answer(
+        {
+            "name": name,
+            "page": str(found.page),
+            "incumbent": None if decision is None else decision.incumbent,
+            "promoted": decision is None or decision.promoted,
+            "falls": [] if decision is None else [f.metric for f in decision.falls],
+        }
+    )
+    if decision is not None and not decision.promoted:
+        names = ", ".join(dict.fromkeys(fall.metric for fall in decision.falls))
+        raise GateError(f"{name} is not promoted over {decision.incumbent}: {names}. {found.page}")
+
+
+def _bench(files: list[Path] | None, limit: int) -> Bench:
+    from reelmill.evaluation.bench import Bench, own_bench, read_bench
+
+    bench = read_bench(files) if files else own_bench()
+    return Bench(prompts=bench.prompts[:limit]) if limit else bench
+
+
+def _adapters(path: Path | None) -> tuple[Adapter, ...]:
+    from reelmill.evaluation.adapter import read_adapters
+
+    return read_adapters(path) if path else ()
+
+
+def _size(frames: int | None, height: int, width: int, steps: int) -> dict[str, Any]:
+    size: dict[str, Any] = {"height": height, "width": width, "steps": steps}
+    return size if frames is None else size | {"frames": frames}
+
+
+def _generate(
+    model: Path, out: Path, bench: Bench, seeds: int, size: dict[str, Any]
+) -> dict[str, Any]:
+    """Makes the clips that are missing. Raises BudgetExceeded when some could not be made."""
+    from reelmill.datasets.workspace import commit_bytes
+    from reelmill.errors import BudgetExceeded
+    from reelmill.evaluation.takes import plan_takes, request_lines
+    from reelmill.training.batch import generate_batch, read_requests
+    from reelmill.training.generate import GenerateOptions
+
+    batch = out / "requests.jsonl"
+    takes = plan_takes(bench, range(seeds))
+    lines = [
+        request_lines([take], size if "frames" in size else size | {"seconds": take.prompt.seconds})
+        for take in takes
+    ]
+    commit_bytes(batch, "".join(lines).encode())
+    requests = read_requests(batch, GenerateOptions("", model, out / "0_0.mp4"))
+    with console.bar("generate", len(requests)) as bar:
+        made = generate_batch(requests, bar.at)
+    console.say(f"{out}: {len(made.made)} made, {len(made.reused)} there before")
+    if made.failed:
+        raise BudgetExceeded(f"{len(made.failed)} clips failed, see {made.failures}.")
+    return {"out": str(out), "made": len(made.made), "reused": len(made.reused)}
 
 
 def _show(summary: Summary) -> None:
