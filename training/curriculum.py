@@ -237,6 +237,6 @@ _REFINER = TrainStage(
 
 CURRICULA = {
     "demo": _demo("demo", sync_steps=150, joint_steps=150, batch=16, every=50),
-    "demo_full": _demo("demo_full", sync_steps=1500, joint_steps=1200, batch=32, every=250),
+    "demo_full": _demo("demo_full", sync_steps=2400, joint_steps=1500, batch=32, every=300),
     "refiner": Curriculum(name="refiner", model=Model(), stages=(_REFINER,)),
 }

@@ -63,7 +63,7 @@ class Camera(FrameStage):
         Fact("zoom", "widths/s", "Mean, in, at the picture's side.", -1, 1),
         Fact("roll", "widths/s", "Mean, clockwise, at the picture's side.", -1, 1),
     )
-    fps: float = 4.0
+    fps: float = 2.0
     still: float = 0.01
     min_camera_speed: Bound = at_least(None, "camera_speed", "static_camera")
     max_camera_speed: Bound = at_most(1.0, "camera_speed", "camera_too_fast")

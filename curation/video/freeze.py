@@ -80,7 +80,7 @@ class _Changes:
     def frame(self, frame: Frame) -> None:
         gray = frame.gray
         if self._last is None or self._first is None:
-            self._first, self._last = gray.copy(), gray.copy()
+            self._first = self._last = gray
             self._repeats.append(False)
             return
         repeats = self._near(gray, self._last, self._tolerance) and self._near(
@@ -88,8 +88,8 @@ class _Changes:
         )
         self._repeats.append(repeats)
         if not repeats:
-            np.copyto(self._first, gray)
-        np.copyto(self._last, gray)
+            self._first = gray
+        self._last = gray
 
     @staticmethod
     def _near(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:

@@ -118,9 +118,9 @@ def test_a_long_video_slides_over_a_window(model, monkeypatch):
     seen = []
     forward = model.forward
 
-    def spied(video, audio, text, *, av=True):
+    def spied(video, audio, text, **how):
         seen.append(video.x.shape[1] // 4)
-        return forward(video, audio, text, av=av)
+        return forward(video, audio, text, **how)
 
     monkeypatch.setattr(model, "forward", spied)
     video = canvas(frames=16)

@@ -126,9 +126,7 @@ def test_spans_cover_everything_once_or_in_overlaps(length, size, data):
     assert found[0].start == 0
     assert found[-1].stop == length
     assert all(s.stop - s.start == min(size, length) for s in found)
-    assert all(
-        b.start <= a.stop - max(0, overlap - 1) for a, b in itertools.pairwise(found)
-    )
+    assert all(b.start <= a.stop - max(0, overlap - 1) for a, b in itertools.pairwise(found))
 
 
 @given(st.tuples(*[st.integers(1, 20)] * 3), st.tuples(*[st.integers(2, 9)] * 3))

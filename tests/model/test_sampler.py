@@ -167,9 +167,9 @@ def test_a_step_costs_the_forward_passes_of_its_plan_batched(model, guider, bran
     calls = []
     forward = model.forward
 
-    def counted(video, audio, text, *, av=True):
-        calls.append((len(video.x), av))
-        return forward(video, audio, text, av=av)
+    def counted(video, audio, text, **how):
+        calls.append((len(video.x), how["av"]))
+        return forward(video, audio, text, **how)
 
     monkeypatch.setattr(model, "forward", counted)
     sample(
@@ -279,8 +279,8 @@ def test_the_pass_without_references_does_not_see_them_in_a_shared_batch(model, 
     seen = []
     forward = model.forward
 
-    def spied(video, audio, text, *, av=True):
-        out = forward(video, audio, text, av=av)
+    def spied(video, audio, text, **how):
+        out = forward(video, audio, text, **how)
         seen.append((out[0][:, -12:], out[1]))
         return out
 
