@@ -160,6 +160,7 @@ def test_one_changed_file_is_the_only_one_measured(corpus, first, tmp_path):
     assert measured["video: cut"] == 1
 
 
+@pytest.mark.slow
 def test_killed_at_any_point_the_next_run_ends_the_same(corpus, first, tmp_path):
     code = (
         "import sys; from pathlib import Path; "

@@ -231,7 +231,8 @@ def test_the_command_line_does_not_import_ray():
 # Whole runs -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 3])
 def test_a_node_that_dies_midway_changes_no_byte(nodes, crew, films, marks, local, tmp_path, count):
     """With shuffled input; one node is killed during the shared decode."""
     crew.close()
@@ -275,7 +276,7 @@ def start(
 
 
 @pytest.mark.parametrize(
-    "kills", [1, pytest.param(15, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+    "kills", [pytest.param(n, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]) for n in (1, 15)]
 )
 def test_kill_9_of_a_run_on_a_cluster(nodes, crew, films, marks, local, tmp_path, kills):
     """At random points; nothing of it goes on, and at most a partition is measured again."""

@@ -136,6 +136,7 @@ def test_kill_9_of_the_run_at_random_points(films, whole, tmp_path, kills):
     assert ends < kills
 
 
+@pytest.mark.slow
 def test_kill_9_of_workers_and_of_their_nursery_while_they_work(films, whole, tmp_path):
     """A worker that goes is replaced; without the nursery the run ends in words."""
     process = start(films, tmp_path / "w")

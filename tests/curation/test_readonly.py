@@ -38,7 +38,9 @@ def read_only(folder: Path) -> Iterator[None]:
             path.chmod(mode)
 
 
-@pytest.mark.parametrize("part", [".", "ledger", "shards"])
+@pytest.mark.parametrize(
+    "part", [".", *(pytest.param(part, marks=pytest.mark.slow) for part in ("ledger", "shards"))]
+)
 def test_read_only_output_ends_the_run_in_words_and_the_next_one_goes_on(tmp_path, part):
     films = tmp_path / "films"
     films.mkdir()

@@ -401,6 +401,7 @@ def test_same_arguments_give_the_same_bytes_and_another_seed_others(corpus, tmp_
     assert first == random_scene(1) != second
 
 
+@pytest.mark.slow
 def test_an_altered_corpus_is_made_again(corpus, tmp_path):
     folder, truth = corpus
     copy = tmp_path / "copy"

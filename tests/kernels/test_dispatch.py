@@ -40,6 +40,7 @@ def test_a_named_backend_is_used_or_refused():
         choose_dense(case(), "fastest")
 
 
+@pytest.mark.slow
 def test_the_environment_names_a_backend():
     code = (
         "import torch; from reelmill.kernels.dispatch import Case, choose_dense, choose_sparse;"

@@ -72,6 +72,7 @@ def test_a_folder_without_a_model_is_an_error(tmp_path):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.media
 def test_word_errors_on_real_speech(media):
     clips = [Heard(read_mono(media / name), {"speech_ratio": 0.9}) for name in SAID]
