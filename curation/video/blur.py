@@ -38,7 +38,7 @@ class Blur(FrameStage):
         Fact("laplacian", "levels^2", "Variance of the Laplacian, median.", 1, 1e4, log=True),
         Fact("sharpness", "", "Variance of the Laplacian over that of luma.", 1e-3, 10, log=True),
     )
-    fps: float = 4.0
+    fps: float = 2.0
     min_sharpness: Bound = at_least(0.015, "sharpness", "blurred")
 
     def open(self, info: MediaInfo) -> _Laplacians:

@@ -23,7 +23,7 @@ from reelmill.curation.video.sampling import Sampling, within
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
-WIDTH = 128  # of the pictures that points are followed in
+SIDE = 128  # of the pictures that points are followed in
 POINTS = 60
 LEAST_POINTS = 12
 NEAR = 0.5  # pixels of those, between a point and where the camera's motion takes it
@@ -133,7 +133,7 @@ def shared_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
 
 def _small(gray: np.ndarray) -> np.ndarray:
     height, width = gray.shape
-    scale = min(1.0, WIDTH / width)
+    scale = min(1.0, SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
 

@@ -22,7 +22,7 @@ from reelmill.curation.video.sampling import Sampling, within
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
-FLOW_WIDTH = 128
+FLOW_SIDE = 128
 MIN_SIDE = 16  # of a picture that flow is measured in
 GAP_SECONDS = 1 / 13  # just under two frames at 24 fps: drawings held for two frames still move
 
@@ -31,9 +31,9 @@ GAP_SECONDS = 1 / 13  # just under two frames at 24 fps: drawings held for two f
 class Motion(FrameStage):
     """Mean optical flow and mean change of luma, over pairs of frames taken `fps` times a second.
 
-    Flow is dense inverse search (Kroeger et al. 2016, as in OpenCV) at 128 pixels of width, in
-    picture widths per second, so that neither size nor frame rate counts. The frames of a pair are
-    at least 1/13 s apart; a pair across a cut belongs to no clip. Two-sided, as Goku
+    Flow is dense inverse search (Kroeger et al. 2016, as in OpenCV) at 128 pixels of the longer
+    side, in picture widths per second, so that neither size nor frame rate counts. The frames of a
+    pair are at least 1/13 s apart; a pair across a cut belongs to no clip. Two-sided, as Goku
     (arXiv 2502.04896, 0.3 to 20 pixels a frame) and Foley-Omni have it; the numbers are ours, from
     clips known to be static or lively.
     """
@@ -98,7 +98,7 @@ class _Flow:
     @staticmethod
     def _small(gray: np.ndarray) -> np.ndarray:
         height, width = gray.shape
-        scale = min(1.0, FLOW_WIDTH / width)
+        scale = min(1.0, FLOW_SIDE / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
 

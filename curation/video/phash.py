@@ -20,6 +20,7 @@ MIN_PICTURE = 0.25  # of the frame; with less left it is a dark picture, not one
 MIN_DEVIATION = 2.0  # of luma; a flatter frame has a hash of noise
 HEX = 16  # characters of one hash
 _SIDE = 32  # what imagehash.phash reduces to: 8 x 4
+_DCT = dct(np.eye(_SIDE), axis=0)[:8]  # its first 8 rows: low frequencies are all that is read
 _MIRROR = np.where(np.arange(8) % 2, -1.0, 1.0)
 
 
@@ -109,7 +110,7 @@ def phash(gray: np.ndarray) -> tuple[int, int]:
     """
     picture = Image.fromarray(np.ascontiguousarray(gray))
     pixels = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
-    low = dct(dct(pixels, axis=0), axis=1)[:8, :8]
+    low = _DCT @ pixels @ _DCT.T
     return _bits(low), _bits(low * _MIRROR)
 
 
