@@ -183,15 +183,14 @@ def curriculum(name: str) -> Curriculum:
     return CURRICULA[name]
 
 
-# Four tokens for each latent frame of 64 pixels. A rotary theta that suits 9 frames and 88 windows
-# of sound, not 1000s, lets sound follow picture after about half as many steps.
+# One token for each latent frame of 64 pixels: with four, pictures have sharper shapes, and sound
+# follows them half as well (docs/adr/0003).
 _MODEL = Model(
     preset="tiny",
-    patch=(1, 4, 4),
+    patch=(1, 8, 8),
     dim=96,
     heads=3,
     rope_dims=(20, 6, 6),
-    rope_theta=100.0,
     predicts="data",
     cross_gain=1.5,
     cross_focus=2.8,
@@ -237,6 +236,6 @@ _REFINER = TrainStage(
 
 CURRICULA = {
     "demo": _demo("demo", sync_steps=150, joint_steps=150, batch=16, every=50),
-    "demo_full": _demo("demo_full", sync_steps=2400, joint_steps=1500, batch=32, every=300),
+    "demo_full": _demo("demo_full", sync_steps=1500, joint_steps=1200, batch=32, every=300),
     "refiner": Curriculum(name="refiner", model=Model(), stages=(_REFINER,)),
 }

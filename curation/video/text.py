@@ -93,7 +93,7 @@ class Text(ClipStage):
             none = NotApplicable("no frame was sampled")
             return {fact.name: none for fact in self.adds}
         lines = [
-            [x for x in frame if x.score >= self.min_score and x.text.strip()] for frame in read
+            [x for x in frame if x.score >= self.min_score and is_text(x.text)] for frame in read
         ]
         fullest = max(lines, key=lambda frame: sum(line.area for line in frame))
         every = np.array([line.box for frame in lines for line in frame]).reshape(-1, 4)
@@ -108,6 +108,11 @@ class Text(ClipStage):
             "text": "\n".join(line.text for line in fullest) if fullest else without,
             "text_box": " ".join(f"{side:.4f}" for side in around) if around else without,
         }
+
+
+def is_text(words: str) -> bool:
+    """Whether it is more than a shape that looks like a letter: two letters or digits."""
+    return sum(map(str.isalnum, words)) >= 2
 
 
 def subtitle_share(frames: Sequence[Sequence[Line]]) -> float:

@@ -14,7 +14,7 @@ from reelmill.curation.media_table import summary_tracks, whole_clip
 from reelmill.curation.models.text import Line
 from reelmill.curation.models.weights import Weights
 from reelmill.curation.stage import NotApplicable, NotMeasured
-from reelmill.curation.video.text import Text, subtitle_share
+from reelmill.curation.video.text import Text, is_text, subtitle_share
 from reelmill.datasets.media.decode import MediaInfo, clip_frames, decode, probe
 from reelmill.datasets.media.encode import write_image, write_video
 from reelmill.datasets.sample import Clip
@@ -162,3 +162,10 @@ def test_a_subtitle_in_real_footage(media, tmp_path, read):
     facts = read(tmp_path / "a.mp4")
     assert "marchtotheriver" in squeeze(facts["text"])
     assert facts["subtitle_share"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("▲", False), ("O", False), ("()", False), ("ab", True), ("7 up", True)]
+)
+def test_a_shape_that_looks_like_a_letter_is_no_text(words, said):
+    assert is_text(words) is said
