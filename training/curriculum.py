@@ -214,7 +214,7 @@ def _demo(name: str, sync_steps: int, joint_steps: int, batch: int, every: int) 
             steps=steps,
             batch=batch,
             optim=Optim(lr=lr, warmup_steps=50, schedule="cosine"),
-            objective=Objective(shift=5.0, video_floor=0.3),
+            objective=Objective(shift=5.0),
             validate_every=every,
             checkpoint_every=every,
         )

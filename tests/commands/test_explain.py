@@ -82,6 +82,7 @@ def test_plan_says_what_and_why(work):
     assert "fields: fps 4.0 -> 2.0" in text
 
 
+@pytest.mark.slow
 def test_retry_and_forget_say_what_they_did(work):
     found = answer("retry", "--failed", "-w", work / "w")
     assert [f["stage"] for f in found["forgotten"]] == ["Integrity"]

@@ -20,7 +20,7 @@ from tests.ray_nodes import Nodes, below, command, wait_until_gone
 from tests.toil import PARTITION, Doomed, Told, bulk, curate, curation, visible_gpu
 from tests.trees import digests
 
-from reelmill.curation import engine_ray, passes
+from reelmill.curation import engine, engine_ray, passes
 from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.engine_ray import WINDOW, RayWorkers
 from reelmill.curation.engine_ray_bench import Setting, code_digest, fingerprint
@@ -39,6 +39,14 @@ address = sys.argv[4] or None
 workers = int(sys.argv[5])
 curate([sys.argv[1]], sys.argv[2], sys.argv[3], engine="ray", address=address, workers=workers)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _recipes_as_before():
+    """tests.toil puts a recipe of its own in place of the engine's, in this process too."""
+    before = engine.video, engine.ASSETS_A_GROUP
+    yield
+    engine.video, engine.ASSETS_A_GROUP = before
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +156,7 @@ def test_an_error_of_the_function_is_raised_here_and_the_crew_lives_on(crew):
     assert results(crew, [("", 3)]) == [9]
 
 
+@pytest.mark.slow
 def test_a_killed_bench_is_replaced_and_its_items_go_on(crew):
     found = []
     for i, value in enumerate(crew.map(pause, [(0.1, i) for i in range(30)], name=str)):

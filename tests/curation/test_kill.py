@@ -182,6 +182,7 @@ def test_a_full_disk_ends_the_run_in_words_and_the_next_one_goes_on(films, whole
     assert content(tmp_path / "w") == content(whole)
 
 
+@pytest.mark.slow
 def test_what_was_committed_is_not_measured_again(films, tmp_path):
     """Killed after the shared decode, the next run decodes nothing."""
     process = start(films, tmp_path / "w")

@@ -85,6 +85,7 @@ def test_an_error_of_the_function_is_raised_here_and_the_pool_lives_on(workers):
     assert results(workers, [("", 3)]) == [9]
 
 
+@pytest.mark.slow
 def test_who_is_given_more_time_or_shows_signs_of_life_may_take_longer():
     with Workers(1, Limits(patience_s=1.5)) as pool:
         more = pool.map(pause, [(2.5, 1)], name=lambda i: "slow", patience=lambda i: 20.0)

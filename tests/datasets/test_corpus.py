@@ -385,6 +385,7 @@ def test_stills_are_sharp_or_soft(corpus):
     assert read["still_soft.jpg"] < 0.05 * min(read["still_one.jpg"], read["still_two.jpg"])
 
 
+@pytest.mark.slow
 def test_same_arguments_give_the_same_bytes_and_another_seed_others(corpus, tmp_path):
     folder, truth = corpus
     made: list[str] = []

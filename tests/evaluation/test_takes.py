@@ -54,6 +54,7 @@ def bench_file(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_clips_are_made_once_also_when_killed_between(model: Path, tmp_path: Path):
     out = tmp_path / "clips" / "ours"
     args = ["generate", "--model", str(model), "--out", str(out), "--prompts",

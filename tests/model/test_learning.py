@@ -1,5 +1,6 @@
 """T23: the model learns one clip with sound, and samples it back."""
 
+import pytest
 import torch
 
 from reelmill.model.conditioning import (
@@ -15,6 +16,7 @@ from reelmill.model.modality import Text
 from reelmill.model.sampler import AudioCanvas, VideoCanvas, sample
 
 
+@pytest.mark.slow
 def test_one_clip_is_learned_and_sampled_back():
     config = preset("tiny")
     g = torch.Generator().manual_seed(0)

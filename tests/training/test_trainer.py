@@ -142,6 +142,7 @@ def test_kill_9_and_resume_equal_a_run_that_was_never_interrupted(latents, whole
     assert result.loss_start == whole[1].loss_start
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_it_was_at_and_says_that_it_resumes(latents, tmp_path):
     until = make_curriculum(steps=5000, checkpoint_every=4)
     child = start(latents, tmp_path, until)

@@ -127,7 +127,7 @@ def test_clips_that_a_moved_bound_lets_through_are_measured_by_later_stages(corp
     assert found["Cut"] == (1, {"not reached before": 1})
 
 
-@pytest.mark.parametrize("override", ["Loudness.min_volume=-200", "PHash.fps=2", "Blur.fps=2"])
+@pytest.mark.parametrize("override", ["Loudness.min_volume=-200", "PHash.fps=2", "Blur.fps=1"])
 def test_the_plan_holds_when_it_is_carried_out(corpus, workspace, override):
     plan = make_plan(options(corpus, workspace.root, override))
     curation = Curation(options(corpus, workspace.root, override))
