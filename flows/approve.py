@@ -35,7 +35,7 @@ def approve(
     note: Annotated[str, Field(description="What was seen.")] = "",
     bounds: Annotated[
         list[str],
-        Field(description="With reject: bounds to decide again with, each Stage.field=value."),
+        Field(description="With reject: bounds to try next, Stage.field=value; they are recorded."),
     ] = [],  # noqa: B006 - a form wants a list
 ) -> list[approval.Approval]:
     """Approves or rejects a run's shards, bound to their bytes and to the report's.

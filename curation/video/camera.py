@@ -19,7 +19,7 @@ from reelmill.curation.stage import (
     at_most,
 )
 from reelmill.curation.video.motion import GAP_SECONDS
-from reelmill.curation.video.sampling import Sampling, within
+from reelmill.curation.video.sampling import Sampling, shrunk, within
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
@@ -131,13 +131,6 @@ def shared_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
     return np.array([shift[0], shift[1], LEVER * np.log(scale), LEVER * turn])
 
 
-def _small(gray: np.ndarray) -> np.ndarray:
-    height, width = gray.shape
-    scale = min(1.0, SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-
-
 class _Fits:
     def __init__(self, fps: float):
         self._sampling = Sampling(fps)
@@ -149,12 +142,12 @@ class _Fits:
             index, seconds, before = self._open
             gap = frame.seconds - seconds
             if gap >= GAP_SECONDS:
-                found = shared_motion(before, _small(frame.gray))
+                found = shared_motion(before, shrunk(frame.gray, SIDE))
                 motion = [np.nan] * 4 if found is None else (found / gap).tolist()
                 self._rows.append((index, frame.index, *motion))
                 self._open = None
         if self._open is None and self._sampling.takes(frame.seconds):
-            self._open = (frame.index, frame.seconds, _small(frame.gray))
+            self._open = (frame.index, frame.seconds, shrunk(frame.gray, SIDE))
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         rows = np.array(self._rows, np.float64).reshape(-1, 6)

@@ -18,7 +18,7 @@ from reelmill.curation.stage import (
     at_least,
     at_most,
 )
-from reelmill.curation.video.sampling import Sampling, within
+from reelmill.curation.video.sampling import Sampling, shrunk, within
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
@@ -79,12 +79,12 @@ class _Flow:
             index, seconds, before = self._open
             gap = frame.seconds - seconds
             if gap >= GAP_SECONDS:
-                after = self._small(frame.gray)
+                after = shrunk(frame.gray, FLOW_SIDE)
                 flow, change = self._between(before, after)
                 self._rows.append((index, frame.index, flow / gap, change / gap))
                 self._open = None
         if self._open is None and self._sampling.takes(frame.seconds):
-            self._open = (frame.index, frame.seconds, self._small(frame.gray))
+            self._open = (frame.index, frame.seconds, shrunk(frame.gray, FLOW_SIDE))
 
     def _between(self, before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
         change = cv2.norm(before, after, cv2.NORM_L1) / before.size
@@ -94,13 +94,6 @@ class _Flow:
         x, y = cv2.split(flow)
         lengths = np.sqrt(x * x + y * y)  # cv2.magnitude rounds by where in memory its arrays lie
         return float(lengths.mean(dtype=np.float64)) / before.shape[1], change
-
-    @staticmethod
-    def _small(gray: np.ndarray) -> np.ndarray:
-        height, width = gray.shape
-        scale = min(1.0, FLOW_SIDE / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         rows = np.array(self._rows, np.float64).reshape(-1, 4)

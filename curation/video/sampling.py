@@ -1,7 +1,8 @@
-"""Looking at a few frames a second, where not every frame is needed."""
+"""Looking at a few frames a second, and smaller ones, where no more is needed."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from reelmill.datasets.sample import Clip
@@ -38,3 +39,11 @@ def centre(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     top = max(0, (picture.shape[0] - height) // 2)
     left = max(0, (picture.shape[1] - width) // 2)
     return np.ascontiguousarray(picture[top : top + height, left : left + width])
+
+
+def shrunk(gray: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [height, width] with a longer side of `side` pixels at most, averaged over areas."""
+    height, width = gray.shape
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)

@@ -11,15 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.curation_content import content
 from tests.media import noise_video
 from tests.small_run import curate, recipe_file
 from tests.trees import digests
-
-from reelmill.datasets.ledger import Ledger
-from reelmill.datasets.workspace import open_workspace
 
 FILES = 6
 CODE = """
@@ -66,29 +63,6 @@ def start(films: Path, workspace: Path, **options) -> subprocess.Popen[str]:
     assert process.stdout is not None
     process.stdout.readline()
     return process
-
-
-def content(workspace: Path) -> dict[str, pa.Table]:
-    """What the ledger says, whatever files it lies in: rows of each folder, sorted, once."""
-    ledger = Ledger(open_workspace(workspace))
-    found = {}
-    for folder in sorted({str(p.parent.relative_to(workspace)) for p in _tables(workspace)}):
-        table = ledger.table(folder)
-        if table is not None:
-            rows = {repr(row): row for row in table.to_pylist()}
-            found[folder] = [rows[key] for key in sorted(rows)]
-    return found
-
-
-def _tables(workspace: Path) -> list[Path]:
-    return [
-        path
-        for path in [
-            *workspace.glob("ledger/*/**/*.parquet"),
-            *workspace.glob("tracks/**/*.parquet"),
-        ]
-        if path.parent.name != "verdicts"
-    ]
 
 
 def below(process: int) -> list[int]:

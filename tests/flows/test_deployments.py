@@ -87,6 +87,14 @@ def test_every_flow_is_deployed():
     assert found == {one["entrypoint"] for one in deployments()}
 
 
+def test_what_is_approved_was_made_with_the_bounds_it_has(tmp_path: Path):
+    from reelmill.errors import UsageError
+    from reelmill.flows.approve import approve
+
+    with pytest.raises(UsageError, match="rejecting"):
+        approve.fn(tmp_path, "approve", "R", bounds=["Blur.min_sharpness=0.1"])
+
+
 class Server:
     """A Prefect server of its own, on loopback, and a worker of one pool."""
 

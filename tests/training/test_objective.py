@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,25 @@ def test_the_loss_is_the_mean_squared_error_of_the_velocity(model):
     np.testing.assert_allclose(found.video, video, rtol=1e-5)
     np.testing.assert_allclose(found.audio, audio, rtol=1e-5)
     assert found.total.item() == pytest.approx(0.5 * video.mean() + 2 * audio.mean(), rel=1e-5)
+
+
+def test_below_its_floor_a_velocitys_error_counts_as_that_of_the_data(model):
+    """The data's error is (1 - t) times the velocity's; above the floor nothing changes."""
+    batch = make_batch(range(6))
+    draws = replace(draw(1, 2, batch, Objective()), t=torch.linspace(0.1, 0.95, 6))
+    plain = loss(model, "t2av", batch, draws)
+    found = loss(model, "t2av", batch, draws, video_floor=0.3)
+    wanted = np.minimum(1, (1 - draws.t.numpy().astype(np.float64)) / 0.3) ** 2
+    np.testing.assert_allclose(found.video, plain.video.numpy() * wanted, rtol=1e-5)
+    np.testing.assert_array_equal(found.audio, plain.audio)
+    assert wanted.min() < 0.1
+    assert wanted.max() == 1
+
+
+def test_the_refiners_task_needs_the_clip_in_small(model):
+    batch = make_batch(range(2))
+    with pytest.raises(DatasetError, match="--low"):
+        loss(model, "refine", batch, draw(1, 2, batch, Objective()))
 
 
 def test_a_sample_has_the_same_loss_in_any_batch(model):
