@@ -153,8 +153,20 @@ class MMDiTConfig:
 
     @property
     def hash(self) -> str:
-        """sha256 of the config: checkpoints of another hash are never loaded."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        """sha256 of the config: checkpoints of another hash are never loaded.
+
+        Fields that came later count only where they are not what was meant before them.
+        """
+        data = self.to_json()
+        for name, before in LATER.items():
+            for tower in (data["video"], data["audio"]):
+                if tower is not None and tower[name] == before:
+                    del tower[name]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+LATER = {"predicts": "velocity", "sparse": False}
+"""Fields of a tower that models of before do not have, and what they stand for there."""
 
 
 def _only_fields(data: Any, cls: type) -> None:

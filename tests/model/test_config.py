@@ -1,5 +1,6 @@
 """Presets, the JSON round trip of a config, and what a config refuses."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -116,3 +117,16 @@ def test_json_that_is_no_config_is_a_checkpoint_error(change):
 def test_json_of_another_shape_is_a_checkpoint_error(data):
     with pytest.raises(CheckpointError):
         MMDiTConfig.from_json(data)
+
+
+def test_a_model_of_before_a_field_came_keeps_its_hash():
+    """The hash of the JSON as it was without them; another value than theirs is another model."""
+    config = preset("tiny")
+    data = config.to_json()
+    for tower in (data["video"], data["audio"]):
+        del tower["predicts"], tower["sparse"]
+    assert MMDiTConfig.from_json(data) == config
+    text = json.dumps(data, sort_keys=True).encode()
+    assert config.hash == hashlib.sha256(text).hexdigest()
+    for change in ({"predicts": "data"}, {"sparse": True}):
+        assert replace(config, video=replace(config.video, **change)).hash != config.hash
