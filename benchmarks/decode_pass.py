@@ -33,8 +33,10 @@ from statistics import median
 import av
 import cv2
 
+from reelmill.curation.measure import naming
 from reelmill.curation.recipes import video
 from reelmill.curation.stage import FrameStage
+from reelmill.curation.viewing import Viewing
 from reelmill.datasets.media.decode import MediaInfo, decode, probe
 from reelmill.datasets.sample import Kind
 from reelmill.errors import MediaError
@@ -53,15 +55,9 @@ def frames(path: Path, info: MediaInfo) -> None:
 
 
 def fused(path: Path, info: MediaInfo) -> None:
-    analysers = [s.open(info) for s in video().stages if isinstance(s, FrameStage)]
-
-    def on_frame(frame) -> None:
-        for analyser in analysers:
-            analyser.frame(frame)
-
-    summary = decode(path, info, on_frame)
-    for analyser in analysers:
-        analyser.finish(summary)
+    stages = [s for s in video().stages if isinstance(s, FrameStage)]
+    viewing = Viewing(stages, info, partial(naming, path=str(path)))
+    viewing.finish(decode(path, info, viewing.frame))
 
 
 def scenedetect(path: Path | None) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +22,19 @@ from reelmill.curation.media_table import info_text, summary_tracks
 from reelmill.curation.pulse import beat
 from reelmill.curation.stage import (
     AssetStage,
-    AudioAnalyser,
     AudioStage,
     ClipMedia,
     ClipStage,
     Facts,
-    FrameAnalyser,
     FrameStage,
     WeightsStore,
 )
 from reelmill.curation.units import facts_row, failed_row
+from reelmill.curation.viewing import Viewing
 from reelmill.datasets.ledger import tracks_table
 from reelmill.datasets.media.container import NotMedia
 from reelmill.datasets.media.decode import (
     AudioBlock,
-    Frame,
     MediaInfo,
     clip_audio,
     clip_frames,
@@ -123,18 +121,12 @@ def measure_file(stage: AssetStage, asset: Asset, info: MediaInfo) -> Found:
 
 def decode_file(asset: Asset, info: MediaInfo, stages: Sequence[MediaStage]) -> Found:
     """The one shared decode of a file: tracks of all stages, and a row of the DECODED table."""
-    frame_stages = [(s, s.open(info)) for s in stages if isinstance(s, FrameStage)]
+    viewing = Viewing(
+        [s for s in stages if isinstance(s, FrameStage)], info, partial(naming, path=asset.path)
+    )
     audio_stages = [(s, s.open(info)) for s in stages if isinstance(s, AudioStage)]
-    spent = dict.fromkeys((s.name for s in stages), 0)
-    now = time.perf_counter_ns
-
-    def on_frame(frame: Frame) -> None:
-        beat()
-        for stage, analyser in frame_stages:
-            start = now()
-            with naming(stage.name, asset.path):
-                analyser.frame(frame)
-            spent[stage.name] += now() - start
+    spent = {stage.name: 0.0 for stage, _ in audio_stages}
+    now = time.perf_counter
 
     def on_audio(block: AudioBlock) -> None:
         beat()
@@ -151,22 +143,20 @@ def decode_file(asset: Asset, info: MediaInfo, stages: Sequence[MediaStage]) -> 
             summary = decode(
                 Path(asset.path),
                 info,
-                on_frame=on_frame if frame_stages or info.video else None,
-                on_audio=on_audio if audio_stages or info.audio else None,
+                on_frame=viewing.frame if info.video else None,
+                on_audio=on_audio if info.audio else None,
             )
     except MediaError as error:
         found.fail(asset.sha256, error)
     else:
         found.rows.append({"unit": asset.sha256})
-        found.tracks[DECODE] = tracks_table(asset.sha256, summary_tracks(summary))
-        analysers: list[tuple[MediaStage, FrameAnalyser | AudioAnalyser]]
-        analysers = [*frame_stages, *audio_stages]
-        for media_stage, opened in analysers:
-            with naming(media_stage.name, asset.path):
-                tracks = tracks_table(asset.sha256, opened.finish(summary))
-            found.tracks[media_stage.name] = tracks
-    found.seconds = {name: nanoseconds / 1e9 for name, nanoseconds in spent.items()}
-    found.seconds[DECODE] = (now() - begin - sum(spent.values())) / 1e9
+        tracks = {DECODE: summary_tracks(summary)} | viewing.finish(summary)
+        for stage, analyser in audio_stages:
+            with naming(stage.name, asset.path):
+                tracks[stage.name] = analyser.finish(summary)
+        found.tracks = {name: tracks_table(asset.sha256, t) for name, t in tracks.items()}
+    found.seconds = viewing.seconds | spent
+    found.seconds[DECODE] = now() - begin - sum(found.seconds.values())
     return found
 
 

@@ -181,16 +181,20 @@ class FrameAnalyser(Protocol):
     """State of one FrameStage over one asset's shared decode."""
 
     def frame(self, frame: Frame) -> None:
-        """Takes the next frame, in presentation order. The pixels are valid for this call only."""
+        """Takes the next frame, in presentation order; never changes its pixels."""
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         """Tracks by name. Arrays over frames have the decoded frame index as first axis."""
 
 
 class FrameStage(Stage):
-    """Reads every frame, small, of the one shared decode; images are videos of one frame."""
+    """Reads every frame, small, of the one shared decode; images are videos of one frame.
+
+    coded: whether it looks at the picture as coded too, `Frame.full_luma`.
+    """
 
     kinds: ClassVar[frozenset[Kind]] = VISUAL
+    coded: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, info: MediaInfo) -> FrameAnalyser: ...

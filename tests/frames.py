@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from reelmill.curation.media_table import summary_tracks, whole_clip
 from reelmill.curation.stage import Facts, FrameStage
+from reelmill.curation.viewing import Viewing
 from reelmill.datasets.media.decode import MediaInfo, decode, probe
 from reelmill.datasets.sample import Clip
 
@@ -40,15 +42,15 @@ class Measured:
 def measured(stage: FrameStage, path: Path) -> Measured:
     """Decodes a file, sound and all, for one stage."""
     info = probe(path)
-    analyser = stage.open(info)
+    viewing = Viewing([stage], info, lambda name: nullcontext())
     summary = decode(
         path,
         info,
-        on_frame=analyser.frame,
+        on_frame=viewing.frame,
         on_audio=(lambda block: None) if info.audio is not None else None,
     )
     whole = whole_clip("a" * 64, info, summary_tracks(summary))
-    return Measured(stage, analyser.finish(summary), whole, info)
+    return Measured(stage, viewing.finish(summary)[stage.name], whole, info)
 
 
 def broken(stage: Any, facts: Facts) -> list[str]:

@@ -41,6 +41,7 @@ class Blockiness(FrameStage):
 
     kinds: ClassVar = VISUAL
     paper: ClassVar = "section 3.4, basic quality"
+    coded: ClassVar = True
     adds: ClassVar = (Fact("blockiness", "", "Steps at block borders over others, - 1.", 0, 4),)
     fps: float = 1.0
     max_blockiness: Bound = at_most(1.0, "blockiness", "blocky")
@@ -77,7 +78,7 @@ class _Grids:
         self._rows: list[tuple[int, float]] = []
 
     def frame(self, frame: Frame) -> None:
-        if frame.full_luma is not None and self._sampling.takes(frame.seconds):
+        if self._sampling.takes(frame.seconds):
             luma = centre(frame.full_luma(), *WINDOW)
             if min(luma.shape) >= 2 * BLOCK:
                 self._rows.append((frame.index, blockiness(luma)))

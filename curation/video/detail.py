@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
+from scipy.fft import rfft
 
 from reelmill.curation.stage import (
     VISUAL,
@@ -47,6 +49,7 @@ class Detail(FrameStage):
 
     kinds: ClassVar = VISUAL
     paper: ClassVar = "section 3.4, basic quality: resolution"
+    coded: ClassVar = True
     adds: ClassVar = (
         Fact("detail", "", "Highest frequency with detail, of what the size can hold.", 0, 1),
         Fact("effective_height", "pixels", "Height that would hold this detail.", 0, 2160),
@@ -85,16 +88,14 @@ def detail(luma: np.ndarray) -> float | None:
 
 
 def _highest(lines: np.ndarray) -> float | None:
-    length = lines.shape[1]
     chosen = lines[:: max(1, len(lines) // LINES)].astype(np.float32)
     chosen -= chosen.mean(axis=1, keepdims=True)
     if float(np.square(chosen).mean()) < MIN_POWER:
         return None
-    spectrum = np.fft.rfft(chosen * np.hanning(length).astype(np.float32))
+    window, weight, starts = _bands(lines.shape[1])
+    spectrum = rfft(chosen * window)
     power = (spectrum.real**2 + spectrum.imag**2).mean(axis=0)
-    frequency = np.linspace(0, 1, len(power))
-    band = np.minimum((frequency * BANDS).astype(np.int64), BANDS - 1)
-    slope = np.bincount(band, power * frequency**2, BANDS) / np.bincount(band, minlength=BANDS)
+    slope = np.add.reduceat(power * weight, starts)
     level = slope / slope[LOW].mean()
     weak = np.flatnonzero(level[LOW.stop :] < LEAST)
     if not len(weak):
@@ -104,13 +105,26 @@ def _highest(lines: np.ndarray) -> float | None:
     return float((last + 0.5 + (high - np.log(LEAST)) / max(high - low, 1e-9)) / BANDS)
 
 
+@lru_cache(maxsize=8)
+def _bands(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(window float32 [length], weight [bins], first bin of each band) of a line's spectrum.
+
+    The weight is frequency squared over the number of bins in the band.
+    """
+    frequency = np.linspace(0, 1, length // 2 + 1)
+    band = np.minimum((frequency * BANDS).astype(np.int64), BANDS - 1)
+    starts = np.searchsorted(band, np.arange(BANDS))
+    weight = frequency**2 / np.bincount(band, minlength=BANDS)[band]
+    return np.hanning(length).astype(np.float32), weight.astype(np.float32), starts
+
+
 class _Spectra:
     def __init__(self, fps: float):
         self._sampling = Sampling(fps)
         self._rows: list[tuple[int, float]] = []
 
     def frame(self, frame: Frame) -> None:
-        if frame.full_luma is not None and self._sampling.takes(frame.seconds):
+        if self._sampling.takes(frame.seconds):
             luma = frame.full_luma()
             found = detail(luma) if min(luma.shape) >= MIN_SIDE else None
             if found is not None:

@@ -39,6 +39,7 @@ class Interlace(FrameStage):
 
     kinds: ClassVar = frozenset({Kind.VIDEO})
     paper: ClassVar = "section 3.4, basic quality"
+    coded: ClassVar = True
     adds: ClassVar = (Fact("combing", "", "Share of pixels on a comb, worse half.", 0, 0.2),)
     fps: float = 1.0
     max_combing: Bound = at_most(0.03, "combing", "interlaced")
@@ -74,7 +75,7 @@ class _Combs:
         self._rows: list[tuple[int, float]] = []
 
     def frame(self, frame: Frame) -> None:
-        if frame.full_luma is not None and self._sampling.takes(frame.seconds):
+        if self._sampling.takes(frame.seconds):
             luma = centre(frame.full_luma(), *WINDOW)
             if min(luma.shape) >= 3:
                 self._rows.append((frame.index, combed(luma)))

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.fftpack import dct
 
 from reelmill.curation.stage import Fact, Facts, FrameStage, NotApplicable, Tracks
-from reelmill.curation.video.sampling import Sampling, within
+from reelmill.curation.video.sampling import Sampling, shrunk, within
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip
 
@@ -19,6 +19,7 @@ BORDER_LUMA = 12.0  # rows and columns darker than this on average, at the edges
 MIN_PICTURE = 0.25  # of the frame; with less left it is a dark picture, not one with bars
 MIN_DEVIATION = 2.0  # of luma; a flatter frame has a hash of noise
 HEX = 16  # characters of one hash
+PICTURE = 128  # pixels of the longer side that is hashed: imagehash from there is 4 times faster
 _SIDE = 32  # what imagehash.phash reduces to: 8 x 4
 _DCT = dct(np.eye(_SIDE), axis=0)[:8]  # its first 8 rows: low frequencies are all that is read
 _MIRROR = np.where(np.arange(8) % 2, -1.0, 1.0)
@@ -27,7 +28,7 @@ _MIRROR = np.where(np.arange(8) % 2, -1.0, 1.0)
 @dataclass(frozen=True, kw_only=True)
 class PHash(FrameStage):
     """imagehash's pHash of the picture without its black bars, and of its mirror image, `fps` times
-    a second; an image has one.
+    a second; an image has one. Taken at 128 pixels of the longer side.
 
     64 bits each, as 16 hexadecimal digits, joined in order of time. Frames of one flat tone have
     no hash. At 2 fps copies that begin 1.3 s later were up to 18 bits apart in fast motion, at
@@ -89,7 +90,7 @@ class _Hashes:
     def frame(self, frame: Frame) -> None:
         if not self._sampling.takes(frame.seconds):
             return
-        inner = without_bars(frame.gray)
+        inner = shrunk(without_bars(frame.gray), PICTURE)
         if cv2.meanStdDev(inner)[1][0, 0] < MIN_DEVIATION:
             return
         self._rows.append((frame.index, *phash(inner)))

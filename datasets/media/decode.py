@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import av.error
@@ -116,21 +116,26 @@ class MediaInfo:
     audio: AudioInfo | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """One decoded frame, upright, scaled to the analysis size (longer side 256 px at most).
 
-    bgr: uint8 [height, width, 3]; gray: uint8 [height, width] (its luma). full_luma: gives the
-    luma as coded, neither scaled nor turned, uint8 [coded height, coded width]; None where the
-    frame was not decoded from a file.
+    gray: uint8 [height, width], its luma. colour: converts it, see `bgr`. full_luma: gives the luma
+    as coded, neither scaled nor turned, uint8 [coded height, coded width]; while a reference to it
+    is held, so is the whole picture.
     """
 
     index: int
     pts: int
     seconds: float  # since the first frame
-    bgr: np.ndarray
     gray: np.ndarray
-    full_luma: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
+    colour: Callable[[], np.ndarray] = field(repr=False, compare=False)
+    full_luma: Callable[[], np.ndarray] = field(repr=False, compare=False)
+
+    @cached_property
+    def bgr(self) -> np.ndarray:
+        """uint8 [height, width, 3], converted when first asked for."""
+        return self.colour()
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +387,14 @@ def _image_frame(path: Path, info: MediaInfo, width: int) -> Frame:
     rgb = read_rgb(path, least=size)
     bgr = cv2.resize(rgb[..., ::-1], size, interpolation=cv2.INTER_AREA)
     gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
-    full = lambda: cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)  # noqa: E731
-    return Frame(0, 0, 0.0, bgr, gray, full)
+    return Frame(
+        index=0,
+        pts=0,
+        seconds=0.0,
+        gray=gray,
+        colour=lambda: bgr,
+        full_luma=lambda: cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY),
+    )
 
 
 class _Pictures:
@@ -419,8 +430,8 @@ class _Pictures:
         counts.last_ticks = frame.duration if frame.duration > 0 else before
         counts.pts.append(pts)
         seconds = (pts - counts.pts[0]) * self._time_base
-        small = self._scaler.small(frame, *self._size, self._turn)
-        return Frame(index, pts, seconds, *small, partial(full_luma, frame))
+        gray, colour = self._scaler.small(frame, *self._size, self._turn)
+        return Frame(index, pts, seconds, gray, colour, partial(full_luma, frame))
 
 
 class _Sound:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av.error
@@ -76,8 +77,8 @@ class Scaler:
     """Scales decoded frames; one per decode, so that swscale's tables are built once.
 
     Two steps: the large frame is read once, into a small full-range YUV picture whose luma is the
-    gray image; BGR comes from that. Two taps per axis (fast bilinear), as PySceneDetect's own
-    downscaling by cv2.INTER_LINEAR has.
+    gray image; BGR comes from that, when it is asked for. Two taps per axis (fast bilinear), as
+    PySceneDetect's own downscaling by cv2.INTER_LINEAR has.
     """
 
     def __init__(self) -> None:
@@ -86,8 +87,10 @@ class Scaler:
 
     def small(
         self, frame: VideoFrame, width: int, height: int, turn: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(bgr [height, width, 3], gray [height, width]) of an upright frame, full range."""
+    ) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
+        """uint8 gray [height, width] of an upright frame, full range, and what converts it to BGR
+        [height, width, 3].
+        """
         w, h = (height, width) if turn in (90, 270) else (width, height)
         yuv = self._down.reformat(
             frame,
@@ -98,11 +101,13 @@ class Scaler:
             dst_color_range=ColorRange.JPEG,
             threads=1,
         )
-        bgr = _plane(self._colour.reformat(yuv, format="bgr24", threads=1), 3)
         gray = _plane(yuv, 1)
-        if turn:
-            return cv2.rotate(bgr, CV_TURNS[turn]), cv2.rotate(gray, CV_TURNS[turn])
-        return bgr, gray
+        upright = cv2.rotate(gray, CV_TURNS[turn]) if turn else gray
+        return upright, partial(self._bgr, yuv, turn)
+
+    def _bgr(self, yuv: VideoFrame, turn: int) -> np.ndarray:
+        bgr = _plane(self._colour.reformat(yuv, format="bgr24", threads=1), 3)
+        return cv2.rotate(bgr, CV_TURNS[turn]) if turn else bgr
 
     def rgb(self, frame: VideoFrame, width: int, height: int, turn: int) -> np.ndarray:
         """uint8 RGB [height, width, 3], upright, scaled by area averaging or bicubic."""

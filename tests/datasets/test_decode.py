@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,15 +38,10 @@ from reelmill.errors import MediaError
 
 
 def everything(path: Path):
-    """(info, frames with copied pixels, sound [channels, n], mono16k, summary)."""
+    """(info, frames, sound [channels, n], mono16k, summary)."""
     info = probe(path)
     frames, blocks = [], []
-    summary = decode(
-        path,
-        info,
-        lambda f: frames.append(replace(f, bgr=f.bgr.copy(), gray=f.gray.copy())),
-        blocks.append,
-    )
+    summary = decode(path, info, frames.append, blocks.append)
     sound = np.concatenate([b.samples for b in blocks], axis=1) if blocks else None
     mono = np.concatenate([b.mono16k for b in blocks]) if blocks else None
     assert all(b.start == sum(x.samples.shape[1] for x in blocks[:i]) for i, b in enumerate(blocks))
