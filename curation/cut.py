@@ -23,19 +23,18 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from reelmill.curation.keys import canonical, code_digest
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.container import open_container, pick_streams
+from reelmill.datasets.media.container import decoded, open_container, pick_streams
 from reelmill.datasets.media.decode import MediaInfo, clip_samples, probe
 from reelmill.datasets.media.encode import write_audio, write_image, write_video
 from reelmill.datasets.media.image import read_header, read_rgb
 from reelmill.datasets.media.picture import (
     CV_TURNS,
     FrameClock,
-    decoded,
     even,
     frames_between,
     plane_bytes,
 )
-from reelmill.datasets.media.sound import decoded_sound, resample
+from reelmill.datasets.media.sound import resample
 from reelmill.datasets.sample import Clip, Kind
 from reelmill.datasets.workspace import writing
 from reelmill.errors import MediaError
@@ -328,7 +327,7 @@ def _count_samples(out: Path) -> tuple[int, float]:
         if stream is None or stream.time_base is None:
             return 0, 0.0
         count, start = 0, None
-        for frame in decoded_sound(container, stream):
+        for frame in decoded(container, stream):
             start = (frame.pts or 0) * stream.time_base if start is None else start
             count += frame.samples
         return count, float(start or 0)

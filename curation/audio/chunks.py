@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from reelmill.curation.audio.windows import Grid, WindowCutter
-from reelmill.curation.models.silero import RATE, SpeechProbability, speech_spans
+from reelmill.curation.audio.speech import WINDOW_MS, SpeechAnalyser
+from reelmill.curation.audio.windows import Grid
+from reelmill.curation.models.silero import RATE
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -21,10 +22,8 @@ from reelmill.curation.stage import (
     at_least,
     knob,
 )
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Clip, Kind
-
-WINDOW_MS = 32
 
 
 def cut_points(cost: np.ndarray, most: int, least: int) -> list[int]:
@@ -62,34 +61,6 @@ def cut_points(cost: np.ndarray, most: int, least: int) -> list[int]:
     return found[::-1]
 
 
-class _Analyser:
-    def __init__(self, info: MediaInfo):
-        self._speech = SpeechProbability()
-        self._power: list[np.ndarray] = []
-        self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS)) if info.audio else None
-
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        self._speech.push(block.mono16k)
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
-        power = np.square(samples, dtype=np.float64).mean(axis=0)
-        self._power.append(np.add.reduceat(power, edges[:-1]) / np.diff(edges))
-
-    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush():
-                self._measure(samples, edges)
-        probability = self._speech.finish()
-        power = np.concatenate(self._power) if self._power else np.zeros(0)
-        return {
-            "speech": speech_spans(probability, self._speech.samples),
-            "power": power.astype(np.float32),
-        }
-
-
 @dataclass(frozen=True, kw_only=True)
 class Chunks(AudioStage, Segmenter):
     """Cuts sound that is longer than `max_seconds` where it pauses; shorter sound stays whole.
@@ -108,8 +79,8 @@ class Chunks(AudioStage, Segmenter):
     max_seconds: Bound = knob(15.0)
     min_seconds: Bound = at_least(None, "seconds", "too_short")
 
-    def open(self, info: MediaInfo) -> _Analyser:
-        return _Analyser(info)
+    def open(self, info: MediaInfo) -> SpeechAnalyser:
+        return SpeechAnalyser(info)
 
     def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
         return {"seconds": clip.seconds}

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from reelmill.curation.audio.windows import Grid, WindowCutter
-from reelmill.curation.models.silero import RATE, SpeechProbability, speech_spans
+from reelmill.curation.audio.speech import WINDOW_MS, SpeechAnalyser
+from reelmill.curation.audio.windows import Grid
+from reelmill.curation.models.silero import RATE
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -20,41 +21,8 @@ from reelmill.curation.stage import (
     below,
 )
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import MediaInfo
 from reelmill.datasets.sample import Clip
-
-WINDOW_MS = 32
-
-
-class _Analyser:
-    def __init__(self, info: MediaInfo, threshold: float):
-        self._threshold = threshold
-        self._speech = SpeechProbability()
-        self._power: list[np.ndarray] = []
-        self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS)) if info.audio else None
-
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        self._speech.push(block.mono16k)
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
-        power = np.square(samples, dtype=np.float64).mean(axis=0)
-        self._power.append(np.add.reduceat(power, edges[:-1]) / np.diff(edges))
-
-    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush():
-                self._measure(samples, edges)
-        probability = self._speech.finish()
-        power = np.concatenate(self._power) if self._power else np.zeros(0)
-        return {
-            "probability": probability,
-            "speech": speech_spans(probability, self._speech.samples, threshold=self._threshold),
-            "power": power.astype(np.float32),
-            "samples": np.array([self._cutter.total if self._cutter else 0], np.int64),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +35,7 @@ class Voice(AudioStage):
     and a quiet word is not either. -60 dBFS is the default of FFmpeg's silencedetect and the
     paper's floor for mean volume.
 
-    Tracks: speech probability per 512 samples of 16 kHz, speech spans in samples of 16 kHz, mean
-    square per 32 ms. The paper keeps silence ratios below 0.2 for audio (section 3.4); for video it
+    The paper keeps silence ratios below 0.2 for audio (section 3.4); for video it
     says nothing, so the bound is off until a recipe sets it.
     """
 
@@ -82,8 +49,8 @@ class Voice(AudioStage):
     silence_dbfs: float = -60.0
     max_silence_ratio: Bound = below(None, "silence_ratio", "mostly_silent")
 
-    def open(self, info: MediaInfo) -> _Analyser:
-        return _Analyser(info, self.speech_threshold)
+    def open(self, info: MediaInfo) -> SpeechAnalyser:
+        return SpeechAnalyser(info, self.speech_threshold)
 
     def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
         total = int(tracks["samples"][0])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import av
 import av.error
@@ -199,3 +199,24 @@ def first_frames(
     first = found.get(video.index) if video else None
     sound = found.get(audio.index) if audio else None
     return first, sound  # type: ignore[return-value]
+
+
+@overload
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]: ...
+@overload
+def decoded(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]: ...
+def decoded(
+    container: InputContainer, stream: VideoStream | AudioStream
+) -> Iterator[VideoFrame] | Iterator[AudioFrame]:
+    """Frames of one stream from here on; what cannot be decoded is passed over."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        yield from frames  # type: ignore[misc]

@@ -16,7 +16,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from reelmill.datasets.media.container import open_container, pick_streams
+from reelmill.datasets.media.container import decoded, open_container, pick_streams
 
 CV_TURNS = {
     90: cv2.ROTATE_90_CLOCKWISE,
@@ -187,18 +187,3 @@ def _seek(container: InputContainer, stream: VideoStream, start: int, margin: fl
     except av.error.FFmpegError:
         return False
     return True
-
-
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames of one stream from here on; what cannot be decoded is passed over."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue
-        yield from frames  # type: ignore[misc]

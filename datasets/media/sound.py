@@ -15,7 +15,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from reelmill.datasets.media.container import describe, open_container, pick_streams
+from reelmill.datasets.media.container import decoded, describe, open_container, pick_streams
 from reelmill.errors import MediaError
 
 # A jump of timestamps below this is a container's rounding or drift, not lost sound. The smallest
@@ -174,12 +174,12 @@ def sound_between(
             if stream is None:
                 raise MediaError(f"{describe(path)} has no sound.")
             row = SoundRow.of(rate, channels, start_s, stream)
-            frames = decoded_sound(container, stream)
+            frames = decoded(container, stream)
             if seeks:
                 grid = _Grid(row, frames)
                 if not grid.seek(container, stream, target):
                     continue
-                frames = decoded_sound(container, stream)
+                frames = decoded(container, stream)
                 head = next((f for f in frames if grid.place(f) is not None), None)
                 at = None if head is None else grid.place(head)
                 if head is None or at is None or at > first:
@@ -237,17 +237,3 @@ class _Grid:
             return at
         nearest = self._lead + round((at - self._lead) / self._size) * self._size
         return nearest if abs(nearest - at) <= 1.5 * self._row.per_tick + 1 else at
-
-
-def decoded_sound(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue
-        yield from frames  # type: ignore[misc]
