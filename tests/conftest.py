@@ -41,6 +41,7 @@ def weights() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "long" not in item.keywords)  # so that no core ends with one alone
     on_gpu = [item for item in items if "gpu" in item.keywords]
     if not on_gpu:
         return

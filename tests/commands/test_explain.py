@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.small_run import RECIPE, curate, make_corpus
 
+pytestmark = pytest.mark.long
+
 
 def reelmill(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

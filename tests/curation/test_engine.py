@@ -23,6 +23,8 @@ from reelmill.datasets.media.encode import write_audio, write_image, write_video
 from reelmill.errors import RecipeError, SourceError, WorkspaceError
 from reelmill.reports.page import load
 
+pytestmark = pytest.mark.long
+
 QUIET = ("Balance.max_share=null",)
 
 

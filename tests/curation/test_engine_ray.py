@@ -28,6 +28,8 @@ from reelmill.curation.stage import Resources
 from reelmill.curation.workers import Limits, Lost
 from reelmill.errors import MediaError, ReelmillError, UsageError
 
+pytestmark = pytest.mark.long
+
 FILES = 6
 LINES = 15  # that an undisturbed run prints
 ROOT = Path(__file__).parent.parent.parent

@@ -18,6 +18,8 @@ from reelmill.datasets.index import ShardIndex
 from reelmill.datasets.ingest.remote import Rules
 from reelmill.datasets.workspace import open_workspace
 
+pytestmark = pytest.mark.long
+
 RECIPE = """
 kind: video
 max_failed: 1.0

@@ -18,6 +18,8 @@ from tests.media import noise_video
 from tests.small_run import curate, recipe_file
 from tests.trees import digests
 
+pytestmark = pytest.mark.long
+
 FILES = 6
 CODE = """
 import sys

@@ -20,6 +20,8 @@ from reelmill.datasets.corpus import defects
 from reelmill.datasets.media.encode import write_video
 from reelmill.datasets.sample import Clip, Kind
 
+pytestmark = pytest.mark.long
+
 
 def clip(name: str, seconds: float = 4.0) -> Clip:
     asset = f"{name:0<64}"

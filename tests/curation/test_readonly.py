@@ -16,6 +16,8 @@ from tests.media import noise_video
 from tests.small_run import curate
 from tests.trees import digests
 
+pytestmark = pytest.mark.long
+
 DROP_FROM_BOUNDING_SET, DAC_OVERRIDE = 24, 1
 
 

@@ -18,6 +18,8 @@ from reelmill.curation.result import CurateResult
 from reelmill.datasets.ledger import TrackReader
 from reelmill.datasets.media.encode import write_image
 
+pytestmark = pytest.mark.long
+
 CLIPS = 2_000
 MOVED = "Blur.min_sharpness=0.5"  # stricter: no clip comes back that would have to be cut
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "synthetic_clips.py"

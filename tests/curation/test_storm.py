@@ -21,6 +21,8 @@ from reelmill.curation.workers import Limits
 from reelmill.datasets.index import ShardIndex
 from reelmill.datasets.media.encode import write_audio
 
+pytestmark = pytest.mark.long
+
 SECRET = b"canary-3f9c1d-nobody-reads-me"
 
 

@@ -23,6 +23,8 @@ from reelmill.curation.workers import Limits, Lost, Workers, open_reply, pack_ta
 from reelmill.datasets.sample import Kind
 from reelmill.errors import MediaError, UsageError
 
+pytestmark = pytest.mark.long
+
 IMPATIENT = Limits(patience_s=2.0)
 SMALL = Limits(memory_gb=0.9)
 

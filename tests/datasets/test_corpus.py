@@ -29,6 +29,8 @@ from reelmill.datasets.corpus.truth import (
 from reelmill.datasets.sample import Kind, Outcome
 from reelmill.errors import UsageError
 
+pytestmark = pytest.mark.long
+
 TRAINING = 3
 
 

@@ -24,6 +24,8 @@ from reelmill.datasets.manifest import build_manifest, read_hashes
 from reelmill.datasets.shards import ShardSample, find_existing, iter_shard, write_shards
 from reelmill.datasets.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.long
+
 FOLDER = "ledger/facts/Blur/0123456789abcdef"
 TRACKS = "tracks/Blur/0123456789abcdef"
 EXAMPLES = [60, pytest.param(3000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]

@@ -32,6 +32,8 @@ from reelmill.model.encoders.hash_text import HashTextEncoder
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.pipeline import Pipeline
 
+pytestmark = pytest.mark.long
+
 BENCH = Bench(prompts=tuple(prompt(id=f"p{i}") for i in range(4)))
 
 

@@ -16,6 +16,8 @@ import pytest
 from reelmill.datasets.corpus.corpus import make_corpus
 from reelmill.flows.artifacts import cell, facts_table
 
+pytestmark = pytest.mark.long
+
 
 def reelmill(*args: object) -> dict:
     """The JSON answer of a command that must succeed without a traceback."""

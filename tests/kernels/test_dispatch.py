@@ -14,6 +14,8 @@ from reelmill.errors import UsageError
 from reelmill.kernels.dispatch import DENSE, SPARSE, Case, attention, choose_dense, choose_sparse
 from reelmill.kernels.trial import trial
 
+pytestmark = pytest.mark.long
+
 CPU = torch.device("cpu")
 
 

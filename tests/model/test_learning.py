@@ -15,6 +15,8 @@ from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
 from reelmill.model.sampler import AudioCanvas, VideoCanvas, sample
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.slow
 def test_one_clip_is_learned_and_sampled_back():

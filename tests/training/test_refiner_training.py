@@ -20,6 +20,8 @@ from reelmill.training.encode import EncodeOptions, encode
 from reelmill.training.generate import GenerateOptions, generate
 from reelmill.training.trainer import train
 
+pytestmark = pytest.mark.long
+
 MODEL = Model(preset="tiny", patch=(1, 2, 2))
 
 

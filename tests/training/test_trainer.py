@@ -34,6 +34,8 @@ from reelmill.training.curriculum import Curriculum, Model, Optim, TrainStage
 from reelmill.training.encode import EncodeOptions, encode
 from reelmill.training.trainer import train
 
+pytestmark = pytest.mark.long
+
 TASKS = {"v2a": 3.0, "t2av": 2.0, "t2i": 1.0, "i2v": 1.0, "a2v": 1.0}
 
 

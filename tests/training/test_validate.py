@@ -20,6 +20,8 @@ from reelmill.training.validate import (
     spread,
 )
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_the_envelope_follows_planted_bounces_and_no_others(rate):

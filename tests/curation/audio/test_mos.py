@@ -16,6 +16,8 @@ from reelmill.curation.models.dnsmos import DNSMOS
 from reelmill.curation.models.weights import Weights
 from reelmill.curation.stage import NotApplicable, NotMeasured
 
+pytestmark = pytest.mark.long
+
 SPEECH = {"speech_ratio": 0.9, "silence_ratio": 0.05}
 NAMES = ("mos_signal", "mos_background", "mos_overall")
 

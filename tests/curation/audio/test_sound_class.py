@@ -17,6 +17,8 @@ from reelmill.curation.models.yamnet import WINDOW, YAMNet
 from reelmill.curation.stage import NotApplicable, NotMeasured
 from reelmill.errors import WeightsError
 
+pytestmark = pytest.mark.long
+
 LOUD = {"mean_volume": -20.0}
 TRUTH = {  # MEDIA.md
     "speech": """talking/lrs3_ted_00018.mp4 talking/latentsync_demo1_woman.mp4

@@ -15,6 +15,8 @@ from reelmill.curation.models.weights import Weights
 from reelmill.curation.stage import NotApplicable, NotMeasured
 from reelmill.errors import WeightsError
 
+pytestmark = pytest.mark.long
+
 SAID = {  # MEDIA.md
     "audio/whisper_jfk.flac": "And so my fellow Americans ask not what your country can do for "
     "you, ask what you can do for your country.",
