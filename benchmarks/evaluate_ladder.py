@@ -1,11 +1,13 @@
 """The damage ladder on real clips: what every metric says of damage that it claims to see.
 
     python benchmarks/evaluate_ladder.py [--seconds 3] [--height 144] [--shift CLIP]... CLIP...
+    python benchmarks/evaluate_ladder.py --shift-seconds 10 --faces yunet.onnx [--shift CLIP]...
 
 Every clip is damaged in every way at five levels, encoded and measured. Per metric and damage: in
 how many clips it applied to all six levels, in how many of those it ranks the original first, and
-the least and the median rank correlation (Spearman) of level and value. Clips of --shift are taken
-whole, and only for shifted sound, which needs clear events: a clip that has none is named with why.
+the least and the median rank correlation (Spearman) of level and value. Clips of --shift are only
+for shifted sound, which needs clear events, or with --faces a face that speaks: a clip that has
+neither is named with why.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import cv2
 from reelmill.evaluation.bench import Prompt
 from reelmill.evaluation.damage import Damage
 from reelmill.evaluation.ladder import Rungs, climb, damaged_clips, read_footage
+from reelmill.evaluation.metric import Metric
+from reelmill.evaluation.metrics.lips import LipLag
 from reelmill.evaluation.suite import weight_free
 
 ONE_SHOT = Prompt.model_validate(
@@ -46,18 +50,23 @@ def main() -> None:
     parser.add_argument("--shift", type=Path, action="append", default=[])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--height", type=int, default=144)
+    parser.add_argument("--shift-seconds", type=float, default=30.0)
+    parser.add_argument("--faces", type=Path, help="face detector of OpenCV (YuNet): adds LipLag")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     found: dict[tuple[Damage, str], list[tuple[str, Rungs]]] = {}
     silent: list[str] = []
     plan = [(path, args.seconds, set(Damage) - {Damage.SHIFTED_SOUND}) for path in args.clips]
-    plan += [(path, 30.0, {Damage.SHIFTED_SOUND}) for path in args.shift]
+    suite: tuple[Metric, ...] = weight_free()
+    if args.faces:
+        suite += (LipLag(detector=str(args.faces)),)
+    plan += [(path, args.shift_seconds, {Damage.SHIFTED_SOUND}) for path in args.shift]
     for path, seconds, damages in plan:
         footage = read_footage(path, seconds, args.height)
         for damage in (d for d in Damage if d in damages):
             with tempfile.TemporaryDirectory() as folder:
                 clips = damaged_clips(Path(folder), footage, damage, ONE_SHOT)
-                for metric in weight_free():
+                for metric in suite:
                     if damage not in metric.claims:
                         continue
                     rungs = climb(metric, clips)

@@ -106,7 +106,7 @@ Keyed = Mapping[tuple[str, str], Outcome]  # by key (or model) and metric
 
 
 def known_adapters() -> tuple[Adapter, ...]:
-    """Those that come with the package. Only DNSMOS has a command that runs as installed."""
+    """Those that come with the package. `dnsmos` and `lips` have commands that run as installed."""
     return _read(Path(__file__).parent / "adapters" / "known.yaml")
 
 

@@ -19,6 +19,7 @@ from reelmill.errors import MediaError
 from reelmill.evaluation.bench import Prompt
 from reelmill.evaluation.flow import FlowTrack, track_flow
 from reelmill.evaluation.lag import Lag, find_lag, onset_strength
+from reelmill.evaluation.spectrogram import frame_powers
 
 MAX_SECONDS = 120.0
 STILL_WIDTH = 640
@@ -70,6 +71,11 @@ class ClipMedia:
     def mean_square(self) -> float:
         """Of all samples of all channels; 0 without sound."""
         return float(np.square(self.samples, dtype=np.float64).mean()) if self.samples.size else 0.0
+
+    @cached_property
+    def powers(self) -> np.ndarray:
+        """float64 [frames, bins] of the sound: see spectrogram.py."""
+        return frame_powers(self.samples, self.rate)
 
     @cached_property
     def flow(self) -> FlowTrack:

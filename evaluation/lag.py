@@ -109,50 +109,59 @@ def find_lag(
     clock = (np.arange(int(end * ENVELOPE_HZ)) + 0.5) / ENVELOPE_HZ
     at, turns = block_turns(gray, times)
     sound_clock = (np.arange(len(onsets)) + 0.5) / ENVELOPE_HZ + sound_start
-    heard = _events(np.interp(clock, sound_clock, onsets, left=0, right=0))
-    seen = _events(np.stack([np.interp(clock, at, turn, left=0, right=0) for turn in turns]))
+    heard = events(np.interp(clock, sound_clock, onsets, left=0, right=0))
+    seen = events(np.stack([np.interp(clock, at, turn, left=0, right=0) for turn in turns]))
+    return best_lag(seen, heard)
+
+
+def best_lag(
+    seen: np.ndarray, heard: np.ndarray, best: int = BEST, most_s: float = MAX_LAG_S
+) -> Lag | None:
+    """The lag, within `most_s`, at which the `best` rows of `seen` follow `heard` most closely.
+
+    seen: float64 [rows, n], heard: [n], both at 100 Hz on one clock. None where one is flat.
+    """
     if heard.std() < 1e-9 or seen.std() < 1e-9:
         return None
     lags, found = _correlations(seen, heard, round(WIDEST_S * ENVELOPE_HZ))
-    best = _best(lags, found)
-    scores = _of_best(found)
-    apart = np.abs(lags - lags[best])
-    near = lags.max() - MAX_LAG_S * ENVELOPE_HZ  # as far to both sides, wherever the best lies
+    place = _best(lags, found, best, most_s)
+    scores = _of_best(found, best)
+    apart = np.abs(lags - lags[place])
+    near = lags.max() - most_s * ENVELOPE_HZ  # as far to both sides, wherever the best lies
     others = scores[(apart > SAME_S * ENVELOPE_HZ) & (apart <= near)]
     if not len(others) or others.std() < 1e-9:
         return None
-    half = len(clock) // 2
+    half = len(heard) // 2
     halves = []
     for part in (slice(0, half), slice(half, None)):
-        places, curve = _correlations(
-            seen[:, part], heard[part], round(MAX_LAG_S * ENVELOPE_HZ) + 10
-        )
-        halves.append(float(places[_best(places, curve)]) / ENVELOPE_HZ)
-    blocks = np.argsort(found[:, best])[-BEST:]
+        places, curve = _correlations(seen[:, part], heard[part], round(most_s * ENVELOPE_HZ) + 10)
+        halves.append(float(places[_best(places, curve, best, most_s)]) / ENVELOPE_HZ)
+    rows = np.argsort(found[:, place])[-best:]
     return Lag(
-        seconds=float(lags[best]) / ENVELOPE_HZ,
-        correlation=float(scores[best]),
-        lead=float(scores[best] / max(others.max(), 1e-9)),
-        z=float((scores[best] - others.mean()) / others.std()),
+        seconds=float(lags[place]) / ENVELOPE_HZ,
+        correlation=float(scores[place]),
+        lead=float(scores[place] / max(others.max(), 1e-9)),
+        z=float((scores[place] - others.mean()) / others.std()),
         first=halves[0],
         second=halves[1],
-        seen=np.maximum(seen[blocks].mean(axis=0), 0),
+        seen=np.maximum(seen[rows].mean(axis=0), 0),
         heard=np.maximum(heard, 0),
     )
 
 
-def _events(envelope: np.ndarray) -> np.ndarray:
+def events(envelope: np.ndarray) -> np.ndarray:
+    """What is neither quicker than an event nor slower, along the last axis, at 100 Hz."""
     quick = gaussian_filter1d(envelope, SMOOTH_S * ENVELOPE_HZ, axis=-1)
     return quick - gaussian_filter1d(quick, SLOW_S * ENVELOPE_HZ, axis=-1)
 
 
-def _of_best(found: np.ndarray) -> np.ndarray:
-    return np.sort(found, axis=0)[-BEST:].mean(axis=0)
+def _of_best(found: np.ndarray, best: int) -> np.ndarray:
+    return np.sort(found, axis=0)[-best:].mean(axis=0)
 
 
-def _best(lags: np.ndarray, found: np.ndarray) -> int:
-    """Index of the lag at which the best blocks correlate most, within `MAX_LAG_S`."""
-    scores = np.where(np.abs(lags) <= MAX_LAG_S * ENVELOPE_HZ, _of_best(found), -2.0)
+def _best(lags: np.ndarray, found: np.ndarray, best: int, most_s: float) -> int:
+    """Index of the lag within `most_s` at which the best rows correlate most."""
+    scores = np.where(np.abs(lags) <= most_s * ENVELOPE_HZ, _of_best(found, best), -2.0)
     return int(scores.argmax())
 
 

@@ -21,6 +21,7 @@ BLOCKS = 16
 class MotionDegree(Metric):
     """Mean speed of everything in the picture. More is not better: chaos moves most."""
 
+    version: ClassVar = 2
     unit: ClassVar = "widths/s"
     better: ClassVar = Better.NEITHER
     high: ClassVar = 50.0
@@ -76,6 +77,7 @@ class WarpingError(Metric):
     of one prompt.
     """
 
+    version: ClassVar = 2
     unit: ClassVar = "grey levels"
     better: ClassVar = Better.LOWER
     high: ClassVar = 255.0
@@ -114,8 +116,8 @@ class Flicker(Metric):
         size = (self.parts, self.parts)
         means = np.stack(
             [
-                cv2.resize(g, size, interpolation=cv2.INTER_AREA).ravel()
-                for g in clip.gray.astype(np.float32)
+                cv2.resize(g.astype(np.float32), size, interpolation=cv2.INTER_AREA).ravel()
+                for g in clip.gray
             ]
         )
         off = []

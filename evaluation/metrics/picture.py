@@ -53,8 +53,9 @@ class Exposure(Metric):
     white: int = 250
 
     def _value(self, clip: ClipMedia) -> Value:
-        brightest = clip.stills.max(axis=3)
-        return float(((brightest <= self.black) | (clip.stills.min(axis=3) >= self.white)).mean())
+        b, g, r = (clip.stills[..., i] for i in range(3))
+        brightest, darkest = np.maximum(np.maximum(b, g), r), np.minimum(np.minimum(b, g), r)
+        return float(((brightest <= self.black) | (darkest >= self.white)).mean())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,26 +12,6 @@ from reelmill.evaluation.damage import Damage
 from reelmill.evaluation.metric import AUDIBLE, SOUND, STEREO, Better, Metric, NotApplicable, Value
 from reelmill.evaluation.taxonomy import Stream
 
-WINDOW_S = 0.032
-
-
-def frame_powers(clip: ClipMedia) -> np.ndarray:
-    """float64 [frames, bins], half-overlapping Hann windows of 32 ms, mean over channels.
-
-    A full-scale sine has power 1/2 in all bins of its frame together.
-    """
-    window = 2 * round(WINDOW_S * clip.rate / 2)
-    hop = window // 2
-    count = (clip.samples.shape[1] - window) // hop + 1
-    if count < 1:
-        return np.zeros((0, window // 2 + 1))
-    hann = np.hanning(window)
-    total = np.zeros((count, window // 2 + 1))
-    for channel in clip.samples:
-        frames = np.lib.stride_tricks.sliding_window_view(channel, window)[::hop][:count]
-        total += np.square(np.abs(np.fft.rfft(frames * hann, axis=1)))
-    return total * (2 / (window * np.square(hann).sum() * len(clip.samples)))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Bandwidth(Metric):
@@ -53,7 +33,7 @@ class Bandwidth(Metric):
     step_hz: float = 100.0
 
     def _value(self, clip: ClipMedia) -> Value:
-        powers = frame_powers(clip)
+        powers = clip.powers
         if not len(powers):
             return NotApplicable("shorter than a window")
         mean = powers.mean(axis=0)
@@ -88,7 +68,7 @@ class SignalToNoise(Metric):
     min_frames: int = 20
 
     def _value(self, clip: ClipMedia) -> Value:
-        powers = frame_powers(clip)
+        powers = clip.powers
         if len(powers) < self.min_frames:
             return NotApplicable(f"shorter than {self.min_frames} windows")
         order = np.argsort(powers.sum(axis=1))
