@@ -58,16 +58,30 @@ class Freeze(FrameStage):
             none = NotApplicable(f"{len(pts)} frame has no neighbour")
             return {fact.name: none for fact in self.adds}
         repeats = tracks["repeats"][frames][1:]
-        starts = np.flatnonzero(np.r_[True, ~repeats])
-        shown = np.diff(np.r_[pts[starts], clip.end_pts])
-        held = np.diff(np.r_[starts, len(pts)]) > 1
-        gaps = np.diff(pts)
-        missing = int((np.rint(gaps / np.median(gaps)) - 1).clip(0).sum())
+        ends = np.append(pts, clip.end_pts)
+        shown = [int(ends[last] - ends[first]) for first, last in held(repeats)]
+        missing = int(dropped(pts).sum())
         return {
-            "freeze_seconds": float(shown[held].max() * clip.time_base) if held.any() else 0.0,
+            "freeze_seconds": float(max(shown, default=0) * clip.time_base),
             "repeated_share": float(repeats.mean()),
             "dropped_share": missing / (len(pts) + missing),
         }
+
+
+def held(repeats: np.ndarray) -> np.ndarray:
+    """Runs of frames that show the same: first frame and the one after the last, int64 [runs, 2].
+
+    repeats: bool [frames - 1], whether each frame but the first repeats the one before it.
+    """
+    starts = np.flatnonzero(np.r_[True, ~repeats])
+    runs = np.column_stack([starts, np.append(starts[1:], len(repeats) + 1)])
+    return runs[runs[:, 1] - runs[:, 0] > 1]
+
+
+def dropped(pts: np.ndarray) -> np.ndarray:
+    """Frames missing between each two neighbours by their times, int64 [frames - 1]."""
+    gaps = np.diff(pts)
+    return (np.rint(gaps / np.median(gaps)) - 1).clip(0).astype(np.int64)
 
 
 class _Changes:

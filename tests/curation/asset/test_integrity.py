@@ -105,6 +105,21 @@ def test_broken_videos_fail(media):
 
 @pytest.mark.media
 @pytest.mark.parametrize(
+    "name", ["general/cotracker_bear.mp4", "general/panda_whales.mp4", "general/fmt_flv.flv"]
+)
+def test_no_damaged_copy_of_a_real_clip_is_accepted(media, tmp_path, name):
+    """Cut off at 10 places, and rotten at 10 places in 10 ways."""
+    source = media / name
+    assert verdict(source) == "healthy"
+    copy = tmp_path / f"copy{source.suffix}"
+    for share in np.linspace(0.05, 0.98, 10):
+        assert verdict(truncated_copy(source, copy, float(share))) == "failed", share
+    for seed in range(10):
+        assert verdict(rotten_copy(source, copy, flips=10, seed=seed, spare=8192)) == "failed", seed
+
+
+@pytest.mark.media
+@pytest.mark.parametrize(
     "name",
     [
         "mmaction_armwrestling.mp4",

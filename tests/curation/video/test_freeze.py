@@ -6,10 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from tests.curation.video.planting import footage
 from tests.frames import broken, measured, moving
 
 from reelmill.curation.stage import NotApplicable
-from reelmill.curation.video.freeze import Freeze
+from reelmill.curation.video.freeze import Freeze, dropped, held
 from reelmill.datasets.media.encode import write_video
 
 
@@ -76,6 +77,41 @@ def test_one_frame_has_no_neighbour(tmp_path):
     write_video(tmp_path / "a.mp4", moving(1), fps=24)
     facts = measured(Freeze(), tmp_path / "a.mp4").facts
     assert all(isinstance(value, NotApplicable) for value in facts.values())
+
+
+REAL = ["sam2_dog_silent", "panda_soccer_50fps", "cotracker_bear", "panda_whales"]
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(("crf", "tolerance"), [(18, 0), (24, 1)])
+def test_planted_freezes_in_real_footage(media, tmp_path, name, crf, tolerance):
+    """Exact to the frame; to one frame where hard compression makes held pictures creep."""
+    frames = footage(media / f"general/{name}.mp4", width=384, frames=64)
+    planted = [[7, 12], [20, 45], [50, 58]]
+    for first, last in planted:
+        frames[first:last] = frames[first]
+    write_video(tmp_path / "a.mp4", frames, fps=25, crf=crf)
+    freeze = measured(Freeze(), tmp_path / "a.mp4")
+    found = held(freeze.tracks["repeats"][1:])
+    assert found.shape == (3, 2)
+    assert np.abs(found - planted).max() <= tolerance
+    assert freeze.facts["freeze_seconds"] == pytest.approx(1.0, abs=tolerance * 2 / 25 + 1e-9)
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", REAL)
+def test_frames_dropped_from_real_footage_are_missed_where_they_were(media, tmp_path, name):
+    frames = footage(media / f"general/{name}.mp4", width=384, frames=64)
+    lost = {5, 18, 19, 20, 40, 41}
+    kept = [i for i in range(64) if i not in lost]
+    write_video(
+        tmp_path / "a.mkv", frames[kept], pts=[40 * i for i in kept], time_base=Fraction(1, 1000)
+    )
+    freeze = measured(Freeze(), tmp_path / "a.mkv")
+    missing = dropped(freeze.tracks["pts"])
+    assert {kept[i]: missing[i] for i in np.flatnonzero(missing)} == {4: 1, 17: 3, 39: 2}
+    assert freeze.facts["dropped_share"] == pytest.approx(6 / 64)
 
 
 @pytest.mark.media
