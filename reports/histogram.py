@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -69,13 +70,7 @@ class Histogram(Record):
     @property
     def edges(self) -> list[float]:
         """bins + 1 edges, rounded so that they read well; the bins are between these."""
-        space = np.geomspace if self.log else np.linspace
-        inner = space(self.low, self.high, self.bins + 1)[1:-1]
-        rounded = [float(f"{edge:.{4 if self.log else 12}g}") for edge in inner]
-        edges = [self.low, *rounded, self.high]
-        if self.log and not all(a < b for a, b in pairwise(edges)):
-            return [self.low, *(float(edge) for edge in inner), self.high]
-        return edges
+        return list(_edges(self.low, self.high, self.bins, self.log))
 
     @classmethod
     def of(
@@ -196,3 +191,14 @@ class Histogram(Record):
                 return float(a * (b / a) ** share if self.log else a + (b - a) * share)
             below += count
         return self.high
+
+
+@lru_cache(maxsize=1024)
+def _edges(low: float, high: float, bins: int, log: bool) -> tuple[float, ...]:
+    space = np.geomspace if log else np.linspace
+    inner = space(low, high, bins + 1)[1:-1]
+    rounded = [float(f"{edge:.{4 if log else 12}g}") for edge in inner]
+    edges = (low, *rounded, high)
+    if log and not all(a < b for a, b in pairwise(edges)):
+        return (low, *(float(edge) for edge in inner), high)
+    return edges

@@ -20,6 +20,8 @@ def visible(text: str, limit: int = MAX_TEXT) -> str:
     """`text` cut to `limit` characters; control and direction-changing ones made visible."""
     if len(text) > limit:
         text = text[: limit - 1] + "…"
+    if text.isprintable():
+        return text
     return "".join(
         f"\\u{ord(c):04x}" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c
         for c in text
@@ -36,8 +38,12 @@ def _flat(children: Iterable[Child]) -> Iterable[str | Markup]:
             yield from _flat(child)
 
 
+def _escaped(children: Iterable[Child]) -> list[str]:
+    return [c if isinstance(c, Markup) else escape(c) for c in _flat(children)]
+
+
 def join(*children: Child) -> Markup:
-    return Markup("").join(escape(child) for child in _flat(children))
+    return Markup("".join(_escaped(children)))
 
 
 def el(tag: str, /, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
@@ -52,10 +58,10 @@ def el(tag: str, /, *children: Child, **attributes: str | int | float | bool | N
         else:
             text = coordinate(value) if isinstance(value, float) else str(value)
             parts.append(f' {key}="{escape(text)}"')
-    start = Markup("".join(parts) + ">")
-    if tag in _VOID:
-        return start
-    return start + join(*children) + Markup(f"</{tag}>")
+    parts.append(">")
+    if tag not in _VOID:
+        parts += [*_escaped(children), f"</{tag}>"]
+    return Markup("".join(parts))
 
 
 def text(value: object, limit: int = MAX_TEXT, *, mono: bool = False, class_: str = "") -> Markup:
