@@ -25,7 +25,13 @@ log = logging.getLogger(__name__)
 PARTITION_ASSETS = 32
 HASHES = "hashes.parquet"
 _HASHES = pa.schema(
-    [("path", pa.string()), ("stat", pa.string()), ("sha256", pa.string()), ("bytes", pa.int64())]
+    [
+        ("path", pa.string()),
+        ("stat", pa.string()),
+        ("sha256", pa.string()),
+        ("bytes", pa.int64()),
+        ("check", pa.int64()),
+    ]
 )
 
 
@@ -128,23 +134,39 @@ def _walk(folder: Path, skipped: Path | None) -> list[Path]:
 
 
 def read_hashes(workspace: Workspace) -> dict[str, tuple[str, str, int]]:
-    """What is remembered of source files by path: stat, sha256, bytes. Damaged: nothing is."""
+    """What is remembered of source files by path: stat, sha256, bytes.
+
+    Of a damaged file nothing is, and no row that is not what was written.
+    """
     path = workspace.manifest / HASHES
     if not path.exists():
         return {}
     try:
-        rows = read_parquet(path, f"memory of hashes {path}", schema=_HASHES).to_pylist()
+        table = read_parquet(path, f"memory of hashes {path}", schema=_HASHES)
     except DatasetError as error:
         log.warning("%s Every file is hashed again.", error)
         return {}
-    return {row["path"]: (row["stat"], row["sha256"], row["bytes"]) for row in rows}
+    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    whole = {row[0]: row[1:4] for row in rows if _check(row[:4]) == row[4]}
+    if len(whole) < len(rows):
+        lost = len(rows) - len(whole)
+        log.warning(
+            "memory of hashes %s: %d damaged rows. Those files are hashed again.", path, lost
+        )
+    return whole
+
+
+def _check(row: Sequence[object]) -> int:
+    """Sum of a row, to tell damage."""
+    digest = hashlib.blake2b(repr(row).encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
 
 
 def save_hashes(workspace: Workspace, hashes: Mapping[str, tuple[str, str, int]]) -> None:
     """Remembers hashes for the next run."""
     rows = [(path, *hashes[path]) for path in sorted(hashes)]
-    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
-    table = pa.table(columns, schema=_HASHES)
+    columns = [[row[i] for row in rows] for i in range(len(_HASHES) - 1)]
+    table = pa.table([*columns, [_check(row) for row in rows]], schema=_HASHES)
     commit_bytes(workspace.manifest / HASHES, table_bytes(table))
 
 

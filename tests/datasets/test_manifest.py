@@ -4,9 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from reelmill.datasets.manifest import build_manifest, find_files
+from reelmill.datasets.manifest import build_manifest, find_files, read_hashes
 from reelmill.datasets.workspace import open_workspace
 from reelmill.errors import SourceError
 
@@ -74,3 +75,26 @@ def test_partitions_hold_every_asset_once_and_growth_moves_few(tmp_path):
     second = manifest_of(media, tmp_path / "w").partitions(size=8)
     changed = [g for g in second if g not in groups]
     assert len(changed) == 1
+
+
+@pytest.mark.parametrize("column", ["path", "stat", "sha256", "bytes", "check"])
+def test_a_remembered_hash_that_was_altered_is_not_believed(tmp_path, column):
+    """Also by who leaves the file a whole Parquet: its row does not add up."""
+    media = tmp_path / "media"
+    media.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (media / name).write_bytes(name.encode())
+    before = manifest_of(media, tmp_path / "w")
+    place = open_workspace(tmp_path / "w")
+    path = place.manifest / "hashes.parquet"
+    table = pq.read_table(path)
+    values = table[column].to_pylist()
+    values[0] = values[0] + 1 if isinstance(values[0], int) else _one_bit(values[0])
+    pq.write_table(table.set_column(table.column_names.index(column), column, [values]), path)
+    assert list(read_hashes(place)) == [str(media / "b.mp4")]
+    assert manifest_of(media, tmp_path / "w") == before
+    assert len(read_hashes(place)) == 2
+
+
+def _one_bit(text: str) -> str:
+    return chr(ord(text[0]) ^ 1) + text[1:]
