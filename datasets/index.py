@@ -166,6 +166,11 @@ class ShardIndex:
         """Keys of all samples, in shard order."""
         return list(self._rows_of)
 
+    def keys_of(self, shard: str) -> list[str]:
+        """Keys of the samples of one shard, in order."""
+        rows = zip(self._columns["key"], self._columns["shard"], strict=True)
+        return list(dict.fromkeys(key for key, file in rows if file == shard))
+
     def __len__(self) -> int:
         return len(self._rows_of)
 

@@ -6,6 +6,7 @@
     <folder>/index.parquet    rows of all parts in order
     <folder>/constants.safetensors   `null_text` [n, D], `black.<F>x<H>x<W>` [C, T, h, w]
     <folder>/manifest.json    fingerprints, sources, digests; written last
+    <folder>/codecs.json      which codecs beside it were fitted, and to which shards
 
 Tensors of a sample: `video` [C, T, h, w], `audio` [C_a, L] (absent when the clip is silent or an
 image), `text` [n, D] (absent when captions are encoded online). Nothing is ever unpickled; sizes
@@ -36,6 +37,7 @@ from reelmill.datasets.workspace import commit_bytes, table_bytes, writing
 from reelmill.errors import DatasetError
 
 SCHEMA = 1
+CODECS = "codecs.json"  # beside codecs that were fitted: for what, and which
 MAX_SAMPLE_BYTES = 1 << 30
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,120}")
 _PART = re.compile(r"[0-9A-Za-z_-]{1,120}")
@@ -162,6 +164,16 @@ class PartWriter:
         }
         commit_bytes(self.folder / f"{self.part}.json", _json(commit))
         return commit
+
+
+def part_key(shard: str, options: Mapping[str, Any], video: str, audio: str, text: str) -> str:
+    """Key of the part that is made of a shard: of its sha256 and all that its latents depend on.
+
+    options: of the encode run, those that decide what a latent holds. video, audio, text:
+    fingerprints.
+    """
+    settings = [shard, options, video, audio, text]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def read_commit(folder: Path, part: str, key: str) -> dict[str, Any] | None:

@@ -26,7 +26,15 @@ import torch.nn.functional as F
 
 from reelmill.datasets.approval import manifest_digest
 from reelmill.datasets.index import ShardIndex
-from reelmill.datasets.latents import LatentManifest, LatentSample, PartWriter, finish, read_commit
+from reelmill.datasets.latents import (
+    CODECS,
+    LatentManifest,
+    LatentSample,
+    PartWriter,
+    finish,
+    part_key,
+    read_commit,
+)
 from reelmill.datasets.media.decode import MediaInfo, probe
 from reelmill.datasets.media.span import clip_audio, clip_frames
 from reelmill.datasets.sample import Clip, Kind
@@ -196,9 +204,8 @@ class _Run:
     def part(self, source: ShardIndex, file: str, sha256: str) -> None:
         """Encodes one source shard, unless its part is there already."""
         name = f"{source.folder.name}-{file.removesuffix('.tar')}"
-        settings = [sha256, _settings(self.options), self.video.fingerprint()]
-        settings += [self.audio.fingerprint(), self.text.fingerprint()]
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        prints = (codec.fingerprint() for codec in (self.video, self.audio, self.text))
+        key = part_key(sha256, _settings(self.options), *prints)
         self.parts.append(name)
         counts = read_commit(self.options.output, name, key)
         if counts is not None:
@@ -206,7 +213,7 @@ class _Run:
         else:
             writer = PartWriter(self.options.output, name, key)
             counts = {"clips": 0, "short": 0, "failed": {}}
-            for sample_key in _keys(source, file):
+            for sample_key in source.keys_of(file):
                 counts["clips"] += 1
                 try:
                     found = list(self._clip(source, sample_key))
@@ -302,13 +309,6 @@ def _windows(frames: int, options: EncodeOptions) -> list[tuple[int, int]]:
     return [(length, start) for start in range(0, frames - length + 1, options.stride)]
 
 
-def _keys(source: ShardIndex, file: str) -> list[str]:
-    """Keys of a shard's samples, in order."""
-    column = source.rows["shard"].to_pylist()
-    keys = source.rows["key"].to_pylist()
-    return list(dict.fromkeys(k for k, s in zip(keys, column, strict=True) if s == file))
-
-
 def _read_clip(source: ShardIndex, key: str, options: EncodeOptions) -> _Decoded | None:
     """Decodes a sample of a curated shard; None for sound alone. Raises MediaError."""
     members = source.sample(key)
@@ -321,12 +321,15 @@ def _read_clip(source: ShardIndex, key: str, options: EncodeOptions) -> _Decoded
         path = Path(folder) / f"clip.{suffix}"
         with writing(path):
             path.write_bytes(members[suffix])
-        info = probe(path)
-        clip = _whole(key, info, record)
-        frames = _pictures(path, info, clip, options)
-        sound = None
-        if info.audio is not None and info.kind == Kind.VIDEO:
-            sound = clip_audio(path, info, clip, 44_100)
+        try:
+            info = probe(path)
+            clip = _whole(key, info, record)
+            frames = _pictures(path, info, clip, options)
+            sound = None
+            if info.audio is not None and info.kind == Kind.VIDEO:
+                sound = clip_audio(path, info, clip, 44_100)
+        except MediaError as error:  # the path is another one each time
+            raise MediaError(str(error).replace(str(path), key), cause=error.cause) from error
     return _Decoded(frames, sound, record, caption)
 
 
@@ -369,7 +372,7 @@ def _codecs(
     key = hashlib.sha256(
         json.dumps([FIT_VERSION, dict(digests), _settings(options)], sort_keys=True).encode()
     ).hexdigest()
-    mark = options.output / "codecs.json"
+    mark = options.output / CODECS
     fitted = _fitted_for(mark) == key
     video: VideoCodec | None = (
         load_video_codec(options.video_codec) if options.video_codec else None
@@ -396,7 +399,9 @@ def _codecs(
             video.save(folders[0])
             audio.save(folders[1])
             encoder.save(folders[2])
-        commit_bytes(mark, json.dumps({"fitted_for": key}).encode())
+        names = {"video": options.video_codec, "audio": options.audio_codec}
+        own = [name for name, given in names.items() if not given]
+        commit_bytes(mark, json.dumps({"fitted_for": key, "fitted": own}).encode())
     return video, audio, encoder
 
 

@@ -1,18 +1,21 @@
 """Forget: a removal request. What holds a file is listed, and what can be mended is.
 
 Removed: the asset's facts, tracks, clips, cuts, previews, its rows in the verdicts and hashes of
-all runs, its cards in their reports; its samples in every shard set, which is written anew. Its
-digest alone stays, so that a later run does not bring it back. Latent shards and checkpoints
-are listed: the first are encoded again, the second trained again, by whoever decides that.
+all runs, its cards in their reports; its samples in every shard set and in all latent shards,
+which are written anew. Its digest alone stays, so that a later run does not bring it back. What
+learned from it is listed: codecs that were fitted to it, which the next encode fits anew, and
+checkpoints, which are trained again by whoever decides that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +28,7 @@ from reelmill.curation.run_record import RunRecord, known_runs, read_run
 from reelmill.curation.verdicts import VERDICTS
 from reelmill.datasets.index import MANIFEST, ShardIndex
 from reelmill.datasets.ingest.cache import forget_fetched
+from reelmill.datasets.latent_removal import fitted_codecs, leave_out, resume, sources_now
 from reelmill.datasets.ledger import Ledger
 from reelmill.datasets.manifest import read_hashes, save_hashes
 from reelmill.datasets.parquet import read_parquet
@@ -35,11 +39,13 @@ from reelmill.errors import DatasetError, UsageError
 from reelmill.reports import page
 
 DEFAULT_SAMPLES, DEFAULT_MEGABYTES = 1000, 512
+SCRATCH = "forgetting"
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What holds an asset. runs: those that saw it. shards: those that hold it, before removal.
+    """What holds an asset. runs: those that saw it. shards, latents: those that hold it, before
+    removal. codecs: folders of codecs that were fitted to shards with it.
 
     rows: taken out of the ledger; files: deleted. Both 0 as long as it is only looked at.
     """
@@ -50,6 +56,7 @@ class Removal:
     shards: tuple[str, ...]
     samples: int
     latents: tuple[str, ...]
+    codecs: tuple[str, ...]
     training: tuple[TrainingRun, ...]
     rows: int = 0
     files: int = 0
@@ -77,6 +84,7 @@ class Removal:
             shards=tuple(sorted({member.shard for member in members})),
             samples=len({member.clip for member in members}),
             latents=tuple(sorted({member.shard for member in latents})),
+            codecs=tuple(c for f in _folders(latents) for c in fitted_codecs(f)),
             training=tuple(training),
         )
 
@@ -87,8 +95,16 @@ class Removal:
         """
         with workspace.lock():
             note_removal(workspace, self.sha256)
+            _end_half_done(workspace)
+            latents = {
+                manifest.parent: sources_now(manifest.parent)
+                for manifest in sorted(workspace.latents.glob("**/manifest.json"))
+            }
             for manifest in sorted((workspace.root / "shards").glob(f"*/{MANIFEST}")):
                 _rebuild(workspace, manifest.parent, self.sha256)
+            for folder, sources in latents.items():
+                leave_out(folder, self.sha256, _scratch(workspace, folder), sources)
+            shutil.rmtree(workspace.root / SCRATCH, ignore_errors=True)
             rows = Ledger(workspace).drop(lambda folder, table: self._is_mine(table["unit"]))
             files = self._delete_files(workspace)
             for run in self.runs:
@@ -112,6 +128,23 @@ class Removal:
         for path in found:
             path.unlink(missing_ok=True)
         return len(found) + forget_fetched(workspace, self.sha256)
+
+
+def _folders(members: list[Member]) -> list[Path]:
+    return sorted({Path(member.shard).parent for member in members})
+
+
+def _scratch(workspace: Workspace, folder: Path) -> Path:
+    """Where latents of a folder are written before they take its place."""
+    return workspace.root / SCRATCH / quote(str(folder.relative_to(workspace.root)), safe="")
+
+
+def _end_half_done(workspace: Workspace) -> None:
+    """Ends the replacement of latents in which an earlier request was killed."""
+    for place in (workspace.root / SCRATCH).glob("*"):
+        folder = workspace.root / unquote(place.name)
+        if workspace.latents in (folder, *folder.parents):
+            resume(place, folder)
 
 
 def _asset(workspace: Workspace, text: str) -> str:

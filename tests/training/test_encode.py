@@ -136,6 +136,7 @@ def test_a_broken_clip_fails_alone_and_by_name(curated, encoded, tmp_path):
     )
     result = encode(options)
     assert list(result.failed) == ["ffff_0_1"]
+    assert result.failed["ffff_0_1"].startswith("ffff_0_1 cannot be opened")
     assert result.samples == 2
     assert encode(options).failed == result.failed
 

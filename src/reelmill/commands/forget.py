@@ -23,11 +23,11 @@ def forget(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Removes an asset from the ledger, previews, reports and shards; lists training that saw it.
+    """Removes an asset from ledger, previews, reports, shards, latents; lists what learned from it.
 
     Later runs leave it out, should its file still lie in the sources; the file itself is not
-    touched. Approvals of the rewritten shards no longer apply. Latent shards and checkpoints stay
-    as they are: encode and train again to be rid of it there too.
+    touched. Approvals of the rewritten shards no longer apply. Codecs that were fitted to it and
+    checkpoints stay as they are: encode and train again to be rid of it there too.
     """
     from reelmill.curation.explain.removal import Removal
     from reelmill.datasets.workspace import open_workspace
@@ -37,7 +37,7 @@ def forget(
     if not dry_run:
         found = found.carry_out(place)
     console.say(f"asset    {found.sha256}")
-    for name in ("paths", "runs", "shards", "latents"):
+    for name in ("paths", "runs", "shards", "latents", "codecs"):
         for item in getattr(found, name):
             console.say(f"{name[:-1]:8} {item}")
     for training in found.training:
@@ -46,11 +46,15 @@ def forget(
         console.say(f"{found.samples} samples in {len(found.shards)} shards; nothing was removed")
     else:
         console.say(
-            f"removed: {found.samples} samples from {len(found.shards)} shards, {found.rows} rows "
-            f"of the ledger, {found.files} files"
+            f"removed: {found.samples} samples from {len(found.shards)} shards, what "
+            f"{len(found.latents)} latent shards held, {found.rows} rows of the ledger, "
+            f"{found.files} files"
         )
-    if found.latents:
-        console.note("note: latent shards still hold it: run `reelmill encode` again.")
+    if found.codecs:
+        console.note(
+            "note: codecs were fitted to shards that held it: the next `reelmill encode` fits "
+            "others, and encodes with them."
+        )
     if found.training:
         console.note("note: models were trained on it: train again from shards without it.")
     console.answer(asdict(found) | {"removed": not dry_run})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.latents import make_sample, write
 from tests.small_run import curate
 from tests.trees import digests
 
 from reelmill.curation.explain.failures import forget_failures
 from reelmill.curation.explain.history import History
 from reelmill.curation.explain.removal import Removal
+from reelmill.datasets.latents import LatentDataset
 from reelmill.datasets.ledger import Ledger
 from reelmill.errors import UsageError, WorkspaceError
 from reelmill.reports import page
@@ -54,6 +57,59 @@ def test_nothing_of_the_asset_is_left_but_its_digest(workspace, shown):
         History.of(workspace, "fine.mp4")
     for run in workspace.runs.iterdir():
         assert page.load(run).totals.clips.kept.count == 2  # the figures of that day stay
+
+
+@pytest.fixture
+def latents(workspace, shown) -> Path:
+    """Latent shards of the asset, another file's beside them, and codecs fitted to both."""
+    own = [make_sample(i, text=True) for i in range(3)]
+    meta = own[1].meta | {"clip": f"{shown[:16]}_0_1", "asset": shown}
+    own[1] = replace(own[1], key=f"{shown[:16]}_0_1_9_0", asset=shown, meta=meta)
+    folder = workspace.latents / "video"
+    write(folder, own).close()
+    (folder / "codecs.json").write_text('{"fitted_for": "x", "fitted": ["audio"]}')
+    return folder
+
+
+def test_nothing_of_the_asset_is_left_in_latent_shards(workspace, shown, latents):
+    with LatentDataset(latents) as before:
+        videos = [before.read(row).video for row in (0, 2)]
+    found = Removal.look(workspace, "fine.mp4")
+    assert found.latents == (str(latents / "part-00000.tar"),)
+    assert found.codecs == (str(latents / "audio_codec"),)
+    assert len(mentions(latents, shown[:16])) >= 3
+    found.carry_out(workspace)
+    assert mentions(workspace.root, shown[:16]) == [f"ledger/removed/{shown}"]
+    with LatentDataset(latents) as after:
+        assert after.column("key") == ["k000", "k002"]
+        for row, video in enumerate(videos):
+            assert (after.read(row).video == video).all()
+    assert Removal.look(workspace, shown).latents == ()
+
+
+@pytest.mark.parametrize("moved", range(0, 8, 2))
+def test_killed_while_latents_are_replaced_the_same_request_ends_it(
+    workspace, shown, latents, monkeypatch, moved
+):
+    real, left = Path.replace, [moved]
+
+    def dying(path, target):
+        if path.parent.parent.name == "forgetting":
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        return real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dying)
+        try:
+            Removal.look(workspace, "fine.mp4").carry_out(workspace)
+        except KeyboardInterrupt:
+            assert left == [0]
+    Removal.look(workspace, shown).carry_out(workspace)
+    assert mentions(workspace.root, shown[:16]) == [f"ledger/removed/{shown}"]
+    with LatentDataset(latents) as after:
+        assert after.column("key") == ["k000", "k002"]
 
 
 def test_shards_and_later_runs_are_as_if_it_had_never_been(workspace, corpus, tmp_path):
