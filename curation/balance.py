@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
 
 from reelmill.curation.stage import Bound, FactTable, Rejection, TableStage, knob
 from reelmill.datasets.sample import Kind
@@ -75,6 +74,8 @@ class Balance(TableStage):
         if count > 1:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # an empty cluster is no harm
+                from scipy.cluster.vq import kmeans2  # a second to import
+
                 _, found = kmeans2(points[known], count, iter=50, minit="++", rng=self.seed)
             labels[known] = found
         return labels
