@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from reelmill.curation.quota import WAYS, Quotas, capped, explicit, parse, shared
 from reelmill.curation.stage import Bound, FactTable, Rejection, TableStage, knob
 from reelmill.datasets.sample import Kind
 
@@ -20,16 +21,24 @@ MOTION = 1.0  # in factors of e
 
 @dataclass(frozen=True, kw_only=True)
 class Balance(TableStage):
-    """Caps the share of every cluster of look-alike clips among those that are kept.
+    """Holds every group of clips that look alike to a quota.
 
     Clips are clustered by k-means over lightness, contrast, colour and, where it was measured,
-    motion. If a cluster would make up more than `max_share` of what is kept, the largest clusters
-    are cut to one common size, the largest for which no share is above it. With fewer clusters
-    than that allows for (a share below 1 / clusters cannot be had), all are cut to the size of the
-    smallest, and the rejection says what was achieved. Which clips of a cluster stay is drawn by a
-    hash of seed and clip id, so neither the order of the input nor other clips' fate matters.
+    motion: simple descriptors, no embeddings. motion_types: the groups are clusters by the way the
+    camera moves (`Camera`), named as `3 pan_left`; otherwise clusters, named `3`.
 
-    max_share: off by default; every clip is kept.
+    quota: `cap`: if a group would make up more than `max_share` of what is kept, the largest are
+        cut to one common size. With fewer groups than that allows for (a share below 1 / groups
+        cannot be had), all are cut to the size of the smallest. `proportional`: every group keeps
+        its share of `total`. `inverse_sqrt`: a group's share of `total` is as the root of its size
+        (Movie Gen). `explicit`: `wanted` says how many, as `name=count`, of a group or of one way
+        the camera moves (`pan_left=100`); others stay whole.
+    total: clips to keep, of the two ways that share it; without it the most that all groups can
+        give. Where a group has fewer than asked for, none takes its place, and every rejection
+        says what is short.
+
+    Which clips of a group stay is drawn by a hash of seed and clip id, so neither the order of the
+    input nor other clips' fate matters. Off by default: no max_share, and cap.
     """
 
     kinds: ClassVar = frozenset({Kind.VIDEO, Kind.IMAGE})
@@ -37,30 +46,83 @@ class Balance(TableStage):
     paper: ClassVar = "section 3.4, balance by embedding clusters; here by simple descriptors"
     clusters: Bound = knob(8)
     max_share: Bound = knob(None)
+    quota: str = "cap"
+    total: Bound = knob(None)
+    wanted: tuple[str, ...] = ()
+    motion_types: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.quota not in WAYS:
+            raise ValueError(f"use one of {', '.join(WAYS)}")
+        parse(self.wanted)
+
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
-        share = self.max_share.value
-        if share is None or len(table) < 2:
+        off = self.max_share.value is None if self.quota == "cap" else False
+        if off or len(table) < 2:
             return {}
-        labels = self.labels(table)
-        names, sizes = np.unique(labels, return_counts=True)
-        quota = _quota(sizes, share)
-        kept = np.minimum(sizes, quota)
-        achieved = kept.max() / kept.sum()
+        groups = self.groups(table)
+        names, labels, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        quotas = self._quotas(groups, names, sizes)
+        said = self._said(names, quotas)
         rejected = {}
-        for name, size in zip(names, sizes, strict=True):
-            rows = np.flatnonzero(labels == name)
+        for place, (name, quota) in enumerate(zip(names, quotas.kept.tolist(), strict=True)):
+            rows = np.flatnonzero(labels == place)
             drawn = sorted(rows, key=lambda row: self._draw(table.clips[row].id))
             for row in drawn[quota:]:
                 rejected[int(row)] = Rejection(
                     "over_quota",
-                    float(size / len(table)),
-                    f"share <= {share:g}",
-                    f"cluster {name} of {len(names)}: {size} of {len(table)} clips, {quota} kept; "
-                    f"largest share {share:.3g} requested, {achieved:.3g} achieved",
+                    float(len(rows) / len(table)),
+                    self._asked(name, quotas.asked[place]),
+                    f"cluster {name} of {len(names)}: {len(rows)} of {len(table)} clips, {quota} "
+                    f"kept; {said}",
                 )
         return rejected
+
+    def _quotas(self, groups: np.ndarray, names: np.ndarray, sizes: np.ndarray) -> Quotas:
+        total = None if self.total.value is None else int(self.total.value)
+        if self.quota == "cap":
+            return capped(sizes, float(self.max_share.value or 0))
+        if self.quota == "explicit":
+            return explicit(names.tolist(), sizes, self._by_group(names, sizes))
+        return shared(sizes, self.quota, total)
+
+    def _by_group(self, names: np.ndarray, sizes: np.ndarray) -> dict[str, int]:
+        """Explicit quotas by group; those of a way the camera moves are shared out among its."""
+        wanted = parse(self.wanted)
+        found = {name: wanted[name] for name in names.tolist() if name in wanted}
+        for way, count in wanted.items():
+            rest = [i for i, n in enumerate(names.tolist()) if n.partition(" ")[2] == way]
+            given = shared(sizes[rest], "proportional", count).asked.tolist()
+            found |= {str(names[i]): n for i, n in zip(rest, given, strict=True)}
+        return found
+
+    def _asked(self, name: str, asked: int) -> str:
+        return f"share <= {self.max_share.value:g}" if self.quota == "cap" else f"{name}: {asked}"
+
+    def _said(self, names: np.ndarray, quotas: Quotas) -> str:
+        """What was asked for and what was had, over all groups."""
+        kept = quotas.kept
+        if self.quota == "cap":
+            achieved = kept.max() / max(1, kept.sum())
+            return f"largest share {self.max_share.value:.3g} requested, {achieved:.3g} achieved"
+        asked = int(np.where(quotas.asked < 0, quotas.sizes, quotas.asked).sum())
+        said = f"{asked} clips requested in all, {int(kept.sum())} achieved"
+        short = [f"{names[i]} has {quotas.sizes[i]} of {quotas.asked[i]}" for i in quotas.short[:5]]
+        unknown = sorted(
+            set(parse(self.wanted)) - set(names) - {n.partition(" ")[2] for n in names}
+        )
+        short += [f"{name} has none" for name in unknown[:5]]
+        return f"{said}; short: {', '.join(short)}" if short else said
+
+    def groups(self, table: FactTable) -> np.ndarray:
+        """Name of each clip's group, str [clips]."""
+        clusters = [str(label) for label in self.labels(table).tolist()]
+        if not self.motion_types:
+            return np.array(clusters)
+        moves = table.columns.get("camera", [None] * len(table))
+        names = [m if isinstance(m, str) else "unknown" for m in moves]
+        return np.array([f"{c} {m}" for c, m in zip(clusters, names, strict=True)])
 
     def labels(self, table: FactTable) -> np.ndarray:
         """Cluster of each clip, int64 [clips]; clips without descriptors are cluster 0 together."""
@@ -82,21 +144,3 @@ class Balance(TableStage):
 
     def _draw(self, clip_id: str) -> bytes:
         return hashlib.sha256(f"{self.seed}:{clip_id}".encode()).digest()
-
-
-def _quota(sizes: np.ndarray, share: float) -> int:
-    """The largest common cap at which no cluster has more than that share of what is kept.
-
-    Where there is none, the size of the smallest cluster: all equal is the best there is.
-    """
-    if share * len(sizes) < 1:
-        return int(sizes.min())
-    low, high = int(sizes.min()), int(sizes.max())
-    while low < high:
-        middle = (low + high + 1) // 2
-        kept = np.minimum(sizes, middle)
-        if kept.max() <= share * kept.sum() + 1e-9:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelmill.curation.balance import Balance, _quota
+from reelmill.curation import quota
+from reelmill.curation.balance import Balance
 from reelmill.curation.stage import FactTable
 from reelmill.datasets.sample import Clip, Kind
 
@@ -104,11 +105,78 @@ def test_clips_without_descriptors_stay_together():
 )
 def test_quota_is_the_largest_that_keeps_the_share(sizes, share):
     sizes = np.array(sizes)
-    quota = _quota(sizes, share)
+    most = quota.common_size(sizes, share)
 
     def holds(cap):
         left = np.minimum(sizes, cap)
         return left.max() <= share * left.sum() + 1e-9
 
     caps = [c for c in range(int(sizes.min()), int(sizes.max()) + 1) if holds(c)]
-    assert quota == (max(caps) if caps else sizes.min())
+    assert most == (max(caps) if caps else sizes.min())
+
+
+def test_inverse_sqrt_by_hand():
+    """Roots 10, 5, 2 of the sizes: the small group gives all that it has."""
+    stage = Balance(quota="inverse_sqrt")
+    stage = stage.with_field("clusters", 3)
+    facts = table([100, 25, 4])
+    assert kept(stage, facts) == [20, 10, 4]
+    assert kept(stage.with_field("total", 17), facts) == [10, 5, 2]
+
+
+def test_proportional_keeps_the_shares():
+    stage = Balance(quota="proportional").with_field("clusters", 3)
+    facts = table([60, 30, 10])
+    assert kept(stage, facts) == [60, 30, 10]
+    assert kept(stage.with_field("total", 50), facts) == [30, 15, 5]
+
+
+def test_a_quota_that_cannot_be_had_is_said_and_not_filled_up():
+    stage = Balance(quota="inverse_sqrt").with_field("clusters", 3).with_field("total", 51)
+    out = stage.select(facts := table([100, 25, 4]))
+    assert kept(stage, facts) == [30, 15, 4]
+    (said,) = {no.detail.partition("; ")[2] for no in out.values()}
+    assert said.startswith("51 clips requested in all, 49 achieved; short: ")
+    assert "has 4 of 6" in said
+
+
+def test_explicit_quotas_by_the_camera():
+    facts = table([40, 20, 10])
+    moves = ["static" if i % 4 else "pan_left" for i in range(70)]
+    facts.columns["camera"] = np.array(moves, object)
+    wanted = ("pan_left=6", "zoom_in=9")
+    stage = Balance(quota="explicit", wanted=wanted, motion_types=True).with_field("clusters", 3)
+    out = stage.select(facts)
+    left = [moves[i] for i in range(70) if i not in out]
+    assert (left.count("pan_left"), left.count("static")) == (6, 52)
+    assert all("zoom_in has none" in no.detail for no in out.values())
+    assert {no.bound.split(" ", 1)[1].split(":")[0] for no in out.values()} == {"pan_left"}
+
+
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=8),
+    st.sampled_from(["proportional", "inverse_sqrt"]),
+    st.none() | st.integers(0, 900),
+)
+def test_shares_add_up_and_follow_the_weights(sizes, way, total):
+    sizes = np.array(sizes)
+    found = quota.shared(sizes, way, total)
+    weights = np.sqrt(sizes) if way == "inverse_sqrt" else sizes
+    if total is None:
+        assert not len(found.short)
+    else:
+        assert found.asked.sum() == total
+    exact = found.asked.sum() * weights / weights.sum()
+    assert np.abs(found.asked - exact).max() < 1 + 1e-6
+    assert (found.kept <= sizes).all()
+
+
+@pytest.mark.parametrize("wanted", ["static", "=3", "static=-1", "static=x"])
+def test_a_senseless_quota_is_refused(wanted):
+    with pytest.raises(ValueError, match="name=count"):
+        Balance(quota="explicit", wanted=(wanted,))
+
+
+def test_unknown_way_is_refused():
+    with pytest.raises(ValueError, match="inverse_sqrt"):
+        Balance(quota="fair")
