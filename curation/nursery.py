@@ -27,13 +27,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-# scipy.signal and pandas are what stages and pyarrow import at their first use.
+# scipy.signal, rapidocr and pandas are what stages and pyarrow import at their first use.
 PRELOAD = (
     "reelmill.curation.recipes",
     "reelmill.curation.materialise",
     "reelmill.curation.preview",
     "scipy.signal",
     "pandas",
+    "rapidocr.main",
 )
 FORK, WAIT = b"f", b"w"
 DONE, RAISED, OUT_OF_MEMORY = b"d", b"r", b"m"  # what a reply begins with
