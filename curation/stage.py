@@ -23,6 +23,9 @@ import numpy as np
 
 from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
+from reelmill.datasets.sample import NotApplicable as NotApplicable
+from reelmill.datasets.sample import NotMeasured as NotMeasured
+from reelmill.datasets.sample import NoValue as NoValue
 
 OPS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
@@ -98,21 +101,6 @@ class Fact:
     high: float = 1.0
     dtype: type = float
     log: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NoValue:
-    """A fact without a value, and why. Never a pass, never a zero."""
-
-    why: str
-
-
-class NotApplicable(NoValue):
-    """There is nothing to measure: no sound, no speech, one frame."""
-
-
-class NotMeasured(NoValue):
-    """It could have been measured, but was not: weights absent."""
 
 
 Facts = Mapping[str, FactValue | NoValue]

@@ -37,6 +37,21 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class NoValue:
+    """No number, and why. Never a pass, never a zero, never part of a mean."""
+
+    why: str
+
+
+class NotApplicable(NoValue):
+    """There is nothing to measure: no sound, no speech, one frame, no cut asked for."""
+
+
+class NotMeasured(NoValue):
+    """It could be measured, but something is absent: weights, a transcript, a tool."""
+
+
+@dataclass(frozen=True, slots=True)
 class Asset:
     """One source file. Equal bytes at two paths are one asset with two paths.
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from reelmill.datasets.sample import NotApplicable, NotMeasured, NoValue
 from reelmill.evaluation.clip import ClipMedia
 from reelmill.evaluation.damage import Damage
 from reelmill.evaluation.taxonomy import Stream
@@ -24,21 +25,6 @@ class Better(StrEnum):
     LOWER = "lower"
     ZERO = "nearest to zero"
     NEITHER = "neither"
-
-
-@dataclass(frozen=True, slots=True)
-class NoValue:
-    """No number, and why. Never a zero, never part of a mean."""
-
-    why: str
-
-
-class NotApplicable(NoValue):
-    """There is nothing to measure: no sound, no cut asked for."""
-
-
-class NotMeasured(NoValue):
-    """It could be measured, but something is absent: a transcript, a tool, weights."""
 
 
 Value = float | NotApplicable | NotMeasured
@@ -70,6 +56,8 @@ class Metric(ABC):
     stream:     what it reads.
     applies_to: what a clip must have; else the value is NotApplicable.
     claims:     damages that it must answer to (tests/evaluation hold it to that).
+    truth:      it holds a clip against what was asked for, so more of it is better beyond doubt;
+                else it is a proxy.
     """
 
     version: ClassVar[int] = 1
@@ -81,6 +69,7 @@ class Metric(ABC):
     stream: ClassVar[Stream]
     applies_to: ClassVar[tuple[Condition, ...]] = ()
     claims: ClassVar[frozenset[Damage]] = frozenset()
+    truth: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

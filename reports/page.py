@@ -7,8 +7,6 @@ render(run_dir)           report.html: no network, at most 5 MB, the same bytes 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +15,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from reelmill.errors import DatasetError, UsageError
+from reelmill.reports.document import document, report_style
 from reelmill.reports.embed import Previews
 from reelmill.reports.funnel import conservation, funnel, strip
 from reelmill.reports.gallery import CARDS, trimmed, wanted
@@ -102,38 +101,20 @@ def _write(path: Path, content: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _digest(code: str) -> str:
-    return base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
-
-
 def _page(report: RunReport, previews: Previews) -> str:
-    style = (_HERE / "report.css").read_text(encoding="utf-8")
-    script = (_HERE / "report.js").read_text(encoding="utf-8")
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{_digest(style)}'; "
-        f"script-src 'sha256-{_digest(script)}'; img-src 'self' data:; media-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", name="referrer", content="no-referrer"),
-        el("link", rel="icon", href="data:,"),
-        el("title", f"Reelmill report {visible(report.run, 80)}"),
-        Markup(f"<style>{style}</style>"),
-    )
-    body = el(
-        "body",
+    body = join(
         el("a", "Skip to the report", href="#main", class_="skip"),
         el("div", _contents(report), el("main", _main(report, previews), id="main"),
            class_="frame"),
         previews.block(),
-        Markup(f"<script>{script}</script>"),
     )  # fmt: skip
-    return Markup("<!doctype html>\n") + el("html", head, body, lang="en")
+    return document(
+        f"Reelmill report {visible(report.run, 80)}",
+        body,
+        style=report_style(),
+        script=(_HERE / "report.js").read_text(encoding="utf-8"),
+        policy="img-src 'self' data:; media-src 'self' data:",
+    )
 
 
 def _contents(report: RunReport) -> Markup:
