@@ -57,6 +57,7 @@ class WeightedMetric(BaseModel):
     high: float = 1.0
     part: str
     stream: Stream
+    truth: bool = False
 
     @model_validator(mode="after")
     def _sound(self) -> WeightedMetric:

@@ -93,7 +93,10 @@ class Prompt(BaseModel):
     """One prompt and what a clip made from it must hold.
 
     text: what the model is given, with tags. seconds: length asked for. cuts: times in seconds at
-    which the prompt asks for a cut, rising; none for a single shot.
+    which the prompt asks for a cut, rising; none for a single shot. video: a file below the list of
+    prompts that is given and gets sound, "": none. onsets: seconds at which something must be heard
+    to begin, where that is known. scene_known: the text is a caption of the demo's corpus, so what
+    must be seen is known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,6 +111,9 @@ class Prompt(BaseModel):
     text: Annotated[str, Field(min_length=10, max_length=4000)]
     seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
     cuts: tuple[float, ...] = ()
+    video: Annotated[str, Field(max_length=4096)] = ""
+    onsets: tuple[float, ...] | None = None
+    scene_known: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -123,7 +129,8 @@ class Prompt(BaseModel):
             raise ValueError("sound is speech, but the text has no <dialogue>")
         if self.sound is Sound.SINGING and not self.singing:
             raise ValueError("sound is singing, but the text has no <singing>")
-        if self.sound is Sound.EFFECTS and not self.effects:
+        events = self.effects or self.onsets is not None or self.scene_known
+        if self.sound is Sound.EFFECTS and not events:
             raise ValueError("sound is effects, but the text has no <sfx>")
         if self.sound is Sound.MUSIC and not self.music:
             raise ValueError("sound is music, but the text has no <bgm>")
@@ -227,13 +234,26 @@ def read_bench(paths: Iterable[Path]) -> Bench:
         for index, row in enumerate(_rows(path)):
             name = row.get("id", f"number {index + 1}") if isinstance(row, dict) else index + 1
             try:
-                prompts.append(Prompt.model_validate(row))
+                prompts.append(_found(Prompt.model_validate(row), path))
             except ValidationError as error:
                 raise PromptError(f"{path}: prompt {name}: {_first(error)}.") from error
     try:
         return Bench(prompts=tuple(prompts))
     except ValidationError as error:
         raise PromptError(f"the bench cannot be used: {_first(error)}.") from error
+
+
+def _found(prompt: Prompt, path: Path) -> Prompt:
+    """With its video as an absolute path. Raises PromptError for one outside the list's folder."""
+    if not prompt.video:
+        return prompt
+    home = path.resolve().parent
+    video = (home / prompt.video).resolve()
+    if not video.is_relative_to(home) or not video.is_file():
+        raise PromptError(
+            f"{path}: prompt {prompt.id}: video {prompt.video!r} is no file below {home}."
+        )
+    return prompt.model_copy(update={"video": str(video)})
 
 
 def _rows(path: Path) -> list:

@@ -18,7 +18,7 @@ FEWEST = 5  # prompts: with fewer, intervals are too wide to say anything
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over prompts, and the interval that holds its true value at `LEVEL`.
+    """A mean over prompts, and the interval that holds its true value at `LEVEL`, or as asked.
 
     low and high are None where there are fewer than five prompts. prompts, clips: how many.
     """
@@ -37,7 +37,9 @@ class Interval:
 Pair = tuple[Hashable, Hashable]  # prompt, seed
 
 
-def mean_interval(values: Mapping[Pair, float], *, seed: int = 0) -> Interval | None:
+def mean_interval(
+    values: Mapping[Pair, float], *, seed: int = 0, level: float = LEVEL
+) -> Interval | None:
     """Mean over prompts of the mean over their seeds; None without values.
 
     values: by (prompt, seed). The studentised bootstrap (Efron and Tibshirani 1993, 12.5): the
@@ -59,17 +61,21 @@ def mean_interval(values: Mapping[Pair, float], *, seed: int = 0) -> Interval | 
     errors = drawn.std(axis=1, ddof=1) / np.sqrt(n)
     usable = errors > 1e-3 * error
     t = (drawn.mean(axis=1)[usable] - mean) / errors[usable]
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     high_t, low_t = np.quantile(t, [tail, 1 - tail])
     return Interval(mean, mean - low_t * error, mean - high_t * error, n, len(values))
 
 
 def paired_interval(
-    first: Mapping[Pair, float], second: Mapping[Pair, float], *, seed: int = 0
+    first: Mapping[Pair, float],
+    second: Mapping[Pair, float],
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
 ) -> Interval | None:
     """`first` less `second` over the (prompt, seed) that both have; None where they share none."""
     both = {pair: first[pair] - second[pair] for pair in first if pair in second}
-    return mean_interval(both, seed=seed)
+    return mean_interval(both, seed=seed, level=level)
 
 
 def resampled(prompts: Sequence[Hashable], draws: int, seed: int) -> np.ndarray:

@@ -33,6 +33,7 @@ def render_checkpoint(
             el("h1", "Checkpoint ", text(name)),
             el("p", LEAD),
             _gate(decision, bounds),
+            _standing(summary, name, decision),
             [_dimension(summary, order, d.name, decision) for d in dimensions()],
             el(
                 "p",
@@ -60,6 +61,18 @@ def _gate(decision: Decision | None, bounds: Bounds) -> Markup:
         table(["Metric", "Change in goodness", "May fall", "Why"], rows, caption="Broken bounds")
         if rows
         else None,
+    )  # fmt: skip
+
+
+def _standing(summary: Summary, name: str, decision: Decision | None) -> Markup | None:
+    if decision is None:
+        return None
+    found = summary.standing(name, decision.incumbent)
+    return el(
+        "section",
+        el("h2", "What was asked for"),
+        el("p", text(str(found)), ". Only what holds clips against the prompt counts here, at "
+           f"{LEVEL:.0%} for all of it together; everything else below is a proxy."),
     )  # fmt: skip
 
 

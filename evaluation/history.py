@@ -84,12 +84,14 @@ def judge(
     """Measures the clips of checkpoint `name`, holds them against the last promoted, writes a page.
 
     Clips of all checkpoints of the history are summed up together, so that they pair. Judging a
-    checkpoint again replaces what was said of it.
+    checkpoint again replaces what was said of it, in its place, against those before it.
     """
     if not clips_of(home, name).is_dir():
         raise UsageError(f"no clips of {name} in {clips_of(home, name)}; generate them first.")
-    before = tuple(p for p in read_history(home) if p.name != name)
-    known = {p.name for p in before} | {name}
+    told = read_history(home)
+    place = next((i for i, p in enumerate(told) if p.name == name), len(told))
+    before, after = told[:place], told[place + 1 :]
+    known = {p.name for p in told} | {name}
     entries = [e for e in find_clips(home / "clips") if e.model in known]
     made = measure(
         entries,
@@ -106,7 +108,8 @@ def judge(
     order = [*(p.name for p in before if p.name in made.summary.models), name]
     page = home / f"{name}.html"
     commit_bytes(page, render_checkpoint(made.summary, order, decision, bounds).encode())
-    passed = [*before, Passed(name=name, promoted=decision is None or decision.promoted)]
+    this = Passed(name=name, promoted=decision is None or decision.promoted)
+    passed = [*before, this, *after]
     text = json.dumps([p.model_dump() for p in passed], indent=1)
     commit_bytes(home / "history.json", text.encode() + b"\n")
     return Judged(made.summary, decision, page, made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reelmill.evaluation.bench import Bench
 from reelmill.evaluation.metric import Metric
 from reelmill.evaluation.metrics.loudness import (
     Clipping,
@@ -18,6 +19,7 @@ from reelmill.evaluation.metrics.motion import (
     WarpingError,
 )
 from reelmill.evaluation.metrics.picture import ColourDrift, Colourfulness, Exposure, Sharpness
+from reelmill.evaluation.metrics.planted import against_truth
 from reelmill.evaluation.metrics.shots import CutTiming, ShotCount
 from reelmill.evaluation.metrics.spectrum import Bandwidth, SignalToNoise, StereoWidth
 from reelmill.evaluation.metrics.sync import AVAlign, OnsetClarity, OnsetLag
@@ -53,3 +55,9 @@ def weight_free() -> tuple[Metric, ...]:
         Loudness(),
         LoudnessSpread(),
     )
+
+
+def suite_for(bench: Bench) -> tuple[Metric, ...]:
+    """Those, and before them what needs a bench of which all is known."""
+    known = any(prompt.scene_known for prompt in bench.prompts)
+    return (*against_truth(), *weight_free()) if known else weight_free()

@@ -10,12 +10,12 @@ from typing import Protocol
 
 from reelmill.datasets.sample import Status
 from reelmill.evaluation.bench import Bench
-from reelmill.evaluation.bootstrap import Interval, Pair, mean_interval, paired_interval
+from reelmill.evaluation.bootstrap import LEVEL, Interval, Pair, mean_interval, paired_interval
 from reelmill.evaluation.clips import ClipEntry
 from reelmill.evaluation.metric import Better, goodness
 from reelmill.evaluation.taxonomy import dimension_of
 
-VERSION = 2
+VERSION = 3
 
 
 class Scored(Protocol):
@@ -42,6 +42,8 @@ class Described(Protocol):
     def better(self) -> Better: ...
     @property
     def part(self) -> str: ...
+    @property
+    def truth(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,34 @@ class Comparison:
     difference: Interval | None
     gain: Interval | None
     verdict: str
+    truth: bool = False
+    sure: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of two models. better: one of them, `tied`, `mixed` (each is better on something) or
+    `unclear` (nothing in common was held against what was asked for).
+
+    first_on, second_on: metrics on which each is better for sure. judged: how many were asked.
+    """
+
+    first: str
+    second: str
+    better: str
+    first_on: tuple[str, ...]
+    second_on: tuple[str, ...]
+    judged: int
+
+    def __str__(self) -> str:
+        asked = f"{self.judged} {'measure' if self.judged == 1 else 'measures'} of what was asked"
+        if self.better == "unclear":
+            return f"{self.first} and {self.second}: nothing that was asked could be measured"
+        if self.better == "tied":
+            return f"{self.first} and {self.second} are tied on {asked}"
+        sides = ((self.first, self.first_on), (self.second, self.second_on))
+        told = "; ".join(f"{name} is better on {', '.join(on)}" for name, on in sides if on)
+        return f"{told} (of {asked})"
 
 
 @dataclass(frozen=True)
@@ -121,6 +151,21 @@ class Summary:
                 return found
         raise KeyError((first, second, metric))
 
+    def standing(self, one: str, other: str) -> Standing:
+        """Which of two models does more of what was asked. Proxies do not count."""
+        first, second = sorted((one, other))
+        held = [
+            c
+            for c in self.comparisons
+            if (c.first, c.second) == (first, second) and c.truth and c.verdict != "unclear"
+        ]
+        ours, theirs = (
+            tuple(c.metric for c in held if c.sure and c.verdict == name)
+            for name in (first, second)
+        )
+        better = "mixed" if ours and theirs else first if ours else second if theirs else "tied"
+        return Standing(first, second, better if held else "unclear", ours, theirs, len(held))
+
 
 def summarise(
     scores: Sequence[Scored],
@@ -141,8 +186,9 @@ def summarise(
         for metric in metrics
     ]
     lines += [_set_line(value) for value in sets]
+    count = sum(metric.truth and metric.better is not Better.NEITHER for metric in metrics)
     comparisons = [
-        _compare(a, b, m, held.get((a, m.name), []), held.get((b, m.name), []), seed)
+        _compare(a, b, m, held.get((a, m.name), []), held.get((b, m.name), []), seed, count)
         for a, b in itertools.combinations(models, 2)
         for m in metrics
     ]
@@ -215,9 +261,14 @@ def _compare(
     a: Sequence[Scored],
     b: Sequence[Scored],
     seed: int,
+    count: int,
 ) -> Comparison:
+    """count: of metrics that are asked together which of the two is better."""
     ours, theirs = _paired(a), _paired(b)
     gain = _gain(metric.better, ours, theirs, seed)
+    strict = None
+    if metric.truth:
+        strict = _gain(metric.better, ours, theirs, seed, 1 - (1 - LEVEL) / max(1, count))
     return Comparison(
         first=first,
         second=second,
@@ -227,6 +278,8 @@ def _compare(
         verdict="no direction"
         if metric.better is Better.NEITHER
         else _verdict(first, second, gain),
+        truth=metric.truth,
+        sure=strict is not None and strict.excludes_zero,
     )
 
 
@@ -236,7 +289,11 @@ def _paired(scores: Sequence[Scored]) -> dict[Pair, float]:
 
 
 def _gain(
-    better: Better, ours: Mapping[Pair, float], theirs: Mapping[Pair, float], seed: int
+    better: Better,
+    ours: Mapping[Pair, float],
+    theirs: Mapping[Pair, float],
+    seed: int,
+    level: float = LEVEL,
 ) -> Interval | None:
     if better is Better.NEITHER:
         return None
@@ -244,7 +301,7 @@ def _gain(
         {pair: g for pair, v in values.items() if (g := goodness(better, v)) is not None}
         for values in (ours, theirs)
     ]
-    return paired_interval(good[0], good[1], seed=seed)
+    return paired_interval(good[0], good[1], seed=seed, level=level)
 
 
 def _verdict(first: str, second: str, gain: Interval | None) -> str:

@@ -45,10 +45,12 @@ def plan_takes(bench: Bench, seeds: Sequence[int]) -> tuple[Take, ...]:
 
 def request_lines(takes: Sequence[Take], options: Mapping[str, Any]) -> str:
     """A batch for `reelmill generate --batch`. options: further fields of every request."""
-    rows = [
-        {**options, "prompt": t.prompt.text, "seed": t.seed, "output": f"{t.name}.mp4"}
-        for t in takes
-    ]
+    rows = []
+    for t in takes:
+        row = {**options, "prompt": t.prompt.text, "seed": t.seed, "output": f"{t.name}.mp4"}
+        if t.prompt.video:
+            row |= {"task": "v2a", "video": t.prompt.video}
+        rows.append(row)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

@@ -24,6 +24,7 @@ class ShotCount(Metric):
     part: ClassVar = "multi_shot_consistency"
     stream: ClassVar = Stream.VIDEO
     applies_to: ClassVar = (MOTION, PROMPT)
+    truth: ClassVar = True
     claims: ClassVar = frozenset({Damage.WRONG_CUT})
 
     def _value(self, clip: ClipMedia) -> Value:
@@ -45,6 +46,7 @@ class CutTiming(Metric):
     part: ClassVar = "multi_shot_consistency"
     stream: ClassVar = Stream.VIDEO
     applies_to: ClassVar = (MOTION, PROMPT)
+    truth: ClassVar = True
     most_s: float = 1.0
 
     def _value(self, clip: ClipMedia) -> Value:

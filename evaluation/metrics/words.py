@@ -71,6 +71,7 @@ class WordErrorRate(Metric):
     part: ClassVar = "semantic_adherence"
     stream: ClassVar = Stream.AUDIO
     applies_to: ClassVar = (PROMPT,)
+    truth: ClassVar = True
 
     def _value(self, clip: ClipMedia) -> Value:
         words = _spoken(clip, Language.EN)
@@ -88,6 +89,7 @@ class CharacterErrorRate(Metric):
     part: ClassVar = "semantic_adherence"
     stream: ClassVar = Stream.AUDIO
     applies_to: ClassVar = (PROMPT,)
+    truth: ClassVar = True
 
     def _value(self, clip: ClipMedia) -> Value:
         words = _spoken(clip, Language.ZH)
@@ -109,6 +111,7 @@ class TextHit(Metric):
     part: ClassVar = "subject_description"
     stream: ClassVar = Stream.VIDEO
     applies_to: ClassVar = (PROMPT,)
+    truth: ClassVar = True
     max_error: float = 0.2
 
     def _value(self, clip: ClipMedia) -> Value:

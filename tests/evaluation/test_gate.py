@@ -67,6 +67,16 @@ def test_what_falls_for_certain_is_not_promoted_and_the_next_is_held_against_the
     assert judged["c"].evaluation.redone == 6  # those of a and b were measured before
 
 
+def test_judged_again_a_checkpoint_keeps_its_place_and_whom_it_is_held_against(
+    home: Path, judged: dict[str, Judged]
+):
+    told = read_history(home)
+    again = judge(home, "b", METRICS, BOUNDS, bench=BENCH)
+    assert again.decision.incumbent == "a"
+    assert again.evaluation.redone == 0
+    assert read_history(home) == told
+
+
 def test_bounds_of_a_dimension_of_a_mean_and_of_what_must_be_there(judged: dict[str, Judged]):
     summary = judged["c"].summary
     whole = promote(summary, "c", "b", {"visual_quality": Bound()})

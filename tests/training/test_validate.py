@@ -5,6 +5,7 @@ from tests.scene_shards import film_sample, make_scene, write_set
 from reelmill.datasets.corpus.scene import random_scene
 from reelmill.datasets.corpus.sound import scene_audio
 from reelmill.datasets.latents import LatentDataset
+from reelmill.datasets.media.onsets import onset_envelope, planted_envelope
 from reelmill.errors import DatasetError
 from reelmill.model.pipeline import Pipeline
 from reelmill.training.config import TrainOptions
@@ -15,8 +16,6 @@ from reelmill.training.validate import (
     compare,
     correlations,
     onset_correlation,
-    onset_envelope,
-    planted_envelope,
     spread,
 )
 
