@@ -8,12 +8,12 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from reelmill.flows import artifacts
+from reelmill.flows import artifacts, promotion
 from reelmill.flows.form import form
 from reelmill.flows.tasks import LogProgress, run_task
-from reelmill.training import trainer
 from reelmill.training.config import TrainOptions, TrainResult
 from reelmill.training.curriculum import curriculum as built_in
+from reelmill.training.curriculum import read_gate
 
 
 @flow(name="train", flow_run_name="train {curriculum}", retries=0)
@@ -32,12 +32,16 @@ def train(
     base: Annotated[
         Path | None, Field(description="Exported model that a Refiner is trained for.")
     ] = None,
+    gate: Annotated[
+        Path | None, Field(description="YAML of what no stage's clips may lose, or it ends there.")
+    ] = None,
 ) -> TrainResult:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
+    chosen = built_in(curriculum)
     options = TrainOptions(
         latents=latents,
         output=output,
-        curriculum=built_in(curriculum),
+        curriculum=chosen.gated(read_gate(gate)) if gate else chosen,
         stages=tuple(stages),
         seed=seed,
         unreviewed=unreviewed,
@@ -47,7 +51,7 @@ def train(
     )
     result = run_task(
         "train",
-        lambda: trainer.train(options, LogProgress("train")),
+        lambda: promotion.train(options, LogProgress("train")),
         lambda r: f"{r.steps} steps, held-out loss {r.loss_start:.4f} -> {r.loss_end:.4f}",
         label=f"train {curriculum}",
         reused=lambda r: r.resumed_from == r.steps,

@@ -7,16 +7,20 @@ on; a checkpoint of another stage is never resumed.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reelmill.errors import UsageError
 from reelmill.model.config import MMDiTConfig, preset
 from reelmill.model.mmdit import MMDiT, part_of
 from reelmill.model.rope import THETA
 from reelmill.training.tasks import TASKS
+
+MAX_YAML = 1 << 20
 
 
 class _Data(BaseModel):
@@ -54,13 +58,43 @@ class Objective(_Data):
     video_floor: float = Field(default=0.0, ge=0, le=1)
 
 
+class GateBound(_Data):
+    """How far a measurement of clips may fall, in its own unit (evaluation/gate.py).
+
+    certain: it fell only if all of its interval lies beyond; else its mean counts. required: a
+    stage whose clips have no value of it does not pass.
+    """
+
+    may_fall: float = Field(default=0.0, ge=0)
+    certain: bool = True
+    required: bool = False
+
+
+class StageGate(_Data):
+    """What must hold of a stage's clips before the next one starts (flows/promotion.py).
+
+    bounds: by the name of a metric or of a dimension, against the last stage that passed. prompts:
+    file of prompts, "" for the bench that comes with the package, of which the first `limit` are
+    used (0: all), each with `seeds` seeds. frames: None for as long as each prompt asks.
+    """
+
+    bounds: dict[str, GateBound] = Field(min_length=1)
+    prompts: str = ""
+    limit: int = Field(default=0, ge=0)
+    seeds: int = Field(default=1, gt=0)
+    frames: int | None = Field(default=None, gt=0)
+    height: int = Field(default=64, gt=0)
+    width: int = Field(default=64, gt=0)
+    steps: int = Field(default=50, gt=0)
+
+
 class TrainStage(_Data):
     """One row of a curriculum. tasks: weights of the mixture, realised within one step.
 
     init_from: name of the stage whose EMA weights it starts from, None to start afresh.
     held_out: share of source files that are never trained on and give the held-out loss. refiner:
     trains the Refiner of TrainOptions.base, whose attention leaves out `sparsity` of its key tiles
-    in the end (paper section 4.5: about a third is kept).
+    in the end (paper section 4.5: about a third is kept). gate: None lets every outcome pass.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
@@ -77,6 +111,7 @@ class TrainStage(_Data):
     validate_every: int = Field(default=100, gt=0)
     checkpoint_every: int = Field(default=200, gt=0)
     max_corrupt: int = Field(default=0, ge=0)
+    gate: StageGate | None = None
 
     @model_validator(mode="after")
     def _known_tasks(self) -> TrainStage:
@@ -157,6 +192,11 @@ class Curriculum(_Data):
     model: Model
     stages: tuple[TrainStage, ...] = Field(min_length=1)
 
+    def gated(self, gate: StageGate) -> Curriculum:
+        """The same with a gate behind every stage that has none."""
+        stages = tuple(s if s.gate else s.model_copy(update={"gate": gate}) for s in self.stages)
+        return self.model_copy(update={"stages": stages})
+
     @property
     def validation(self) -> dict[str, float]:
         """Tasks of the held-out loss in every stage: those of the last one, what all is for."""
@@ -174,6 +214,28 @@ class Curriculum(_Data):
                 )
             seen.add(stage.name)
         return self
+
+
+def read_gate(path: Path) -> StageGate:
+    """A gate from YAML: `bounds: {Sharpness: {may_fall: 0.01}}`, and other fields of StageGate.
+
+    `prompts` is a path beside it. Raises UsageError.
+    """
+    try:
+        if path.stat().st_size > MAX_YAML:
+            raise UsageError(f"{path} is larger than {MAX_YAML >> 20} MiB: no gate.")
+        gate = StageGate.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise UsageError(f"gate {path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise UsageError(f"gate {path}: {where}: {first['msg']}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"gate {path} is no YAML: {str(error)[:200]}.") from error
+    if not gate.prompts:
+        return gate
+    return gate.model_copy(update={"prompts": str(path.resolve().parent / gate.prompts)})
 
 
 def curriculum(name: str) -> Curriculum:

@@ -59,10 +59,10 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
         torch.set_num_threads(options.threads)
     with LatentDataset(options.latents) as data:
         approvals = require_approval(data, unreviewed=options.unreviewed)
-        wanted = _wanted(options)
+        stages = wanted(options)
         results: list[StageResult] = []
         with _stop_requests() as stop:
-            for stage in wanted:
+            for stage in stages:
                 run = StageRun(stage, options, data, approvals, stop)
                 results.append(run.run(progress))
         last = checkpoints.load(results[-1].checkpoint)
@@ -79,7 +79,8 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
     )
 
 
-def _wanted(options: TrainOptions) -> list[TrainStage]:
+def wanted(options: TrainOptions) -> list[TrainStage]:
+    """The stages to run, in order. Raises UsageError for one that the curriculum has not."""
     stages = {stage.name: stage for stage in options.curriculum.stages}
     for name in options.stages:
         if name not in stages:
@@ -138,7 +139,7 @@ class StageRun:
         )
         init = self._init_weights()
         self.config = {
-            "stage": stage.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "stage": stage.model_dump(mode="json", exclude={"checkpoint_every", "gate"}),
             "model": model_config.to_json(),
             "seed": options.seed,
             "validation": self.validation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,14 +65,14 @@ def clips(
     from reelmill.evaluation.bench import own_bench, read_bench
     from reelmill.evaluation.clips import find_clips
     from reelmill.evaluation.measure import measure
-    from reelmill.evaluation.suite import weight_free
+    from reelmill.evaluation.suite import suite_for
 
     bench = read_bench(prompts) if prompts else own_bench()
     entries = find_clips(source)
     with console.bar("evaluate", len(entries)) as bar:
         made = measure(
             entries,
-            weight_free(),
+            suite_for(bench),
             out,
             bench=bench,
             adapters=_adapters(adapters),
@@ -93,6 +94,7 @@ def clips(
             "redone": made.redone,
             "failed": len(failures),
             "models": list(made.summary.models),
+            "standings": [asdict(made.summary.standing(a, b)) for a, b in _pairs(made.summary)],
             "verdicts": [
                 {"first": c.first, "second": c.second, "metric": c.metric, "verdict": c.verdict}
                 for c in made.summary.comparisons
@@ -117,6 +119,30 @@ def prompts(prompts: PromptFiles = None, as_json: Json = False) -> None:
             "missing_cells": [[str(part) for part in cell] for cell in missing],
         }
     )
+
+
+@app.command(
+    epilog=examples(
+        "reelmill evaluate corpus demo/corpus --latents demo/work/latents -o demo/bench.yaml"
+    )
+)
+def corpus(
+    folder: Annotated[Path, typer.Argument(help="What `corpus make` wrote.", metavar="CORPUS")],
+    latents: Annotated[Path, typer.Option(help="Latent shards that were trained on.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Prompts to write (.yaml).")],
+    share: Annotated[float, typer.Option(help="Share of files that training held out.")] = 0.1,
+    frames: Annotated[int, typer.Option(help="Length of the clips.")] = 33,
+    as_json: Json = False,
+) -> None:
+    """Makes prompts of clips that training held out: their captions, and their pictures alone.
+
+    All of it is known, so clips are held against the truth: what is seen, and when it sounds.
+    """
+    from reelmill.evaluation.corpus_bench import write_corpus_bench
+
+    made = write_corpus_bench(folder, latents, out, share=share, frames=frames)
+    console.say(f"{len(made.prompts)} prompts: {out}")
+    console.answer({"prompts": str(out), "count": len(made.prompts)})
 
 
 @app.command(
@@ -230,7 +256,7 @@ def checkpoint(
     from reelmill.errors import GateError
     from reelmill.evaluation.gate import read_bounds
     from reelmill.evaluation.history import clips_of, judge
-    from reelmill.evaluation.suite import weight_free
+    from reelmill.evaluation.suite import suite_for
 
     bench = _bench(prompts, limit)
     held = read_bounds(bounds) if bounds else {}
@@ -241,7 +267,7 @@ def checkpoint(
         found = judge(
             history,
             name,
-            weight_free(),
+            suite_for(bench),
             held,
             bench=bench,
             adapters=_adapters(adapters),
@@ -256,6 +282,7 @@ def checkpoint(
         for c in found.summary.comparisons:
             if {c.first, c.second} == {name, decision.incumbent} and c.gain is not None:
                 console.say(f"  {c.metric:20} {c.verdict}")
+        console.say(f"  {found.summary.standing(name, decision.incumbent)}")
         for fall in decision.falls:
             console.say(f"  bound broken: {fall.metric}: {fall.why}")
         console.say(f"{name} against {decision.incumbent}: {found.page}")
@@ -265,6 +292,9 @@ def checkpoint(
             "page": str(found.page),
             "incumbent": None if decision is None else decision.incumbent,
             "promoted": decision is None or decision.promoted,
+            "standing": None
+            if decision is None
+            else asdict(found.summary.standing(name, decision.incumbent)),
             "falls": [] if decision is None else [f.metric for f in decision.falls],
         }
     )
@@ -295,26 +325,19 @@ def _generate(
     model: Path, out: Path, bench: Bench, seeds: int, size: dict[str, Any]
 ) -> dict[str, Any]:
     """Makes the clips that are missing. Raises BudgetExceeded when some could not be made."""
-    from reelmill.datasets.workspace import commit_bytes
     from reelmill.errors import BudgetExceeded
-    from reelmill.evaluation.takes import plan_takes, request_lines
-    from reelmill.training.batch import generate_batch, read_requests
-    from reelmill.training.generate import GenerateOptions
+    from reelmill.flows.promotion import generate_takes
 
-    batch = out / "requests.jsonl"
-    takes = plan_takes(bench, range(seeds))
-    lines = [
-        request_lines([take], size if "frames" in size else size | {"seconds": take.prompt.seconds})
-        for take in takes
-    ]
-    commit_bytes(batch, "".join(lines).encode())
-    requests = read_requests(batch, GenerateOptions("", model, out / "0_0.mp4"))
-    with console.bar("generate", len(requests)) as bar:
-        made = generate_batch(requests, bar.at)
+    with console.bar("generate") as bar:
+        made = generate_takes(model, out, bench, seeds, size, bar.at)
     console.say(f"{out}: {len(made.made)} made, {len(made.reused)} there before")
     if made.failed:
         raise BudgetExceeded(f"{len(made.failed)} clips failed, see {made.failures}.")
     return {"out": str(out), "made": len(made.made), "reused": len(made.reused)}
+
+
+def _pairs(summary: Summary) -> list[tuple[str, str]]:
+    return list({(c.first, c.second): None for c in summary.comparisons})
 
 
 def _show(summary: Summary) -> None:
@@ -337,8 +360,9 @@ def _show(summary: Summary) -> None:
                 f"  {line.metric:20} {told:32} {line.unit:12} {line.better:16} "
                 f"{line.applied}/{line.total}"
             )
-    for first, second in {(c.first, c.second): None for c in summary.comparisons}:
+    for first, second in _pairs(summary):
         console.say(f"\n{first} against {second}, paired by prompt and seed:")
+        console.say(f"  {summary.standing(first, second)}")
         for c in summary.comparisons:
             if (c.first, c.second) == (first, second) and c.difference is not None:
                 console.say(

@@ -48,18 +48,28 @@ def train(
     base: Annotated[
         Path | None, typer.Option(help="Exported model that a Refiner is trained for.")
     ] = None,
+    gate: Annotated[
+        Path | None,
+        typer.Option(help="YAML of what no stage's clips may lose (docs/how-to-evaluate.md)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
+    """Trains the stages of a curriculum in order; goes on from the newest checkpoint.
+
+    With a gate, each stage's clips are measured before the next stage starts. Exit code 4: they
+    fell below a bound, and no later stage was started.
+    """
     from reelmill.datasets.workspace import open_workspace
     from reelmill.training.config import TrainOptions
     from reelmill.training.curriculum import curriculum as built_in
+    from reelmill.training.curriculum import read_gate
 
     place = open_workspace(workspace, create=False)
+    chosen = built_in(curriculum)
     options = TrainOptions(
         latents=latents or place.latents,
         output=output or place.checkpoints / curriculum,
-        curriculum=built_in(curriculum),
+        curriculum=chosen.gated(read_gate(gate)) if gate else chosen,
         stages=tuple(stage or ()),
         seed=seed,
         unreviewed=unreviewed,
@@ -68,20 +78,20 @@ def train(
         base=base,
     )
     home = place.root / ".prefect"
-    result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)
+    result = through_prefect(options, home, gate) if ctx.obj is Via.FLOW else directly(options)
     show(result)
     console.answer(as_object(result))
 
 
 def directly(options: TrainOptions) -> TrainResult:
     """Trains in this process, with a progress bar."""
-    from reelmill.training.trainer import train as run
+    from reelmill.flows.promotion import train as run
 
     with console.bar("train") as bar:
         return run(options, bar.at)
 
 
-def through_prefect(options: TrainOptions, home: Path) -> TrainResult:
+def through_prefect(options: TrainOptions, home: Path, gate: Path | None) -> TrainResult:
     """Trains as a task of a Prefect flow."""
     from reelmill.flows import settings
 
@@ -99,6 +109,7 @@ def through_prefect(options: TrainOptions, home: Path) -> TrainResult:
             tensorboard=options.tensorboard,
             threads=options.threads,
             base=options.base,
+            gate=gate,
         )
 
 
