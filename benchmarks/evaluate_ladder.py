@@ -13,6 +13,7 @@ neither is named with why.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from datetime import date
 from pathlib import Path
@@ -62,6 +63,7 @@ def main() -> None:
         suite += (LipLag(detector=str(args.faces)),)
     plan += [(path, args.shift_seconds, {Damage.SHIFTED_SOUND}) for path in args.shift]
     for path, seconds, damages in plan:
+        print(f"... {path.name}", file=sys.stderr, flush=True)
         footage = read_footage(path, seconds, args.height)
         for damage in (d for d in Damage if d in damages):
             with tempfile.TemporaryDirectory() as folder:
