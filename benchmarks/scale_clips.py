@@ -66,7 +66,7 @@ def options(folder: Path, *overrides: str) -> CurateOptions:
         sources=(str(folder / "media"),),
         workspace=folder / "workspace",
         recipe="video",
-        overrides=(QUOTA, *overrides),
+        overrides=(QUOTA, "Cut.crop=false", *overrides),  # boxes of bars are drawn too
         allow_missing=True,
         max_failed=1.0,
         workers=0,

@@ -19,21 +19,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from reelmill.curation.frame_shape import Box, FrameShape
 from reelmill.curation.keys import canonical, code_digest
 from reelmill.datasets.media.clock import sound_span
 from reelmill.datasets.media.container import decoded, open_container, pick_streams
 from reelmill.datasets.media.decode import MediaInfo, clip_samples, probe
 from reelmill.datasets.media.encode import write_audio, write_image, write_video
 from reelmill.datasets.media.image import read_header, read_rgb
-from reelmill.datasets.media.picture import (
-    CV_TURNS,
-    FrameClock,
-    even,
-    frames_between,
-    plane_bytes,
-)
+from reelmill.datasets.media.picture import FrameClock, frames_between
 from reelmill.datasets.media.sound import resample
 from reelmill.datasets.sample import Clip, Kind
 from reelmill.datasets.workspace import writing
@@ -43,7 +37,6 @@ SUFFIX = {Kind.VIDEO: ".mp4", Kind.IMAGE: ".jpg", Kind.AUDIO: ".flac"}
 AAC_PACKET = 1024
 AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 MAX_OFFSET_MS = 1.0
-_FULL_RANGE, _LIMITED_RANGE = 2, 1
 # Left and right from the channels in FFmpeg's order, ITU-R BS.775 with -3 dB for centre and rear.
 _DOWN = 0.5**0.5
 _TO_STEREO = {
@@ -57,7 +50,8 @@ class CutSettings:
     """How clips are encoded. All fields belong to the cut's key.
 
     max_height: of the shorter side, in pixels; larger pictures are scaled down. audio_codec: of a
-    video's sound, `aac` or `flac`. Audio clips become FLAC, images JPEG.
+    video's sound, `aac` or `flac`. Audio clips become FLAC, images JPEG. crop: whether pictures
+    are cropped to the box that is given with a clip.
     """
 
     codec: str = "libx264"
@@ -67,6 +61,7 @@ class CutSettings:
     audio_codec: str = "aac"
     audio_bit_rate: int = 192_000
     image_quality: int = 95
+    crop: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +71,7 @@ class CutResult:
     silence_samples: those of `samples` that the source had no sound for. av_offset_ms: how much
     later than the picture the sound is for a loader that ignores container start times (0.0
     without sound). seconds: what the clip spans; fps: frames / seconds, 0 for stills and sound.
+    box: what the source's picture was cropped to, empty for all of it.
     """
 
     path: Path
@@ -94,12 +90,14 @@ class CutResult:
     av_offset_ms: float
     bytes: int
     sha256: str
+    box: tuple[int, ...] = ()
 
 
-def cut_key(clip: Clip, settings: CutSettings) -> str:
-    """What a cut file depends on: the source's bytes, the span, the settings, this code."""
+def cut_key(clip: Clip, settings: CutSettings, box: Box | None = None) -> str:
+    """What a cut file depends on: the source's bytes, span and box, the settings, this code."""
     span = f'"{clip.asset}","{clip.kind}",{clip.start_pts},{clip.end_pts},"{clip.time_base}"'
-    return hashlib.sha256(f'{_head(settings)},"span":[{span}]}}'.encode()).hexdigest()[:32]
+    crop = f',"box":{list(box)}' if box else ""
+    return hashlib.sha256(f'{_head(settings)},"span":[{span}]{crop}}}'.encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=8)
@@ -108,8 +106,17 @@ def _head(settings: CutSettings) -> str:
     return canonical({"settings": asdict(settings), "code": code_digest(__name__)})[:-1]
 
 
-def cut(path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings) -> CutResult:
+def cut(
+    path: Path,
+    info: MediaInfo,
+    clip: Clip,
+    out: Path,
+    settings: CutSettings,
+    box: Box | None = None,
+) -> CutResult:
     """Cuts one clip into `out`, whose suffix must be the one of its kind (SUFFIX).
+
+    box: the part of the picture that is kept, None for all of it.
 
     The same input gives the same bytes. Raises MediaError, leaving no file, when the written file
     does not hold exactly what was asked for; WorkspaceError when the disk refuses.
@@ -118,14 +125,14 @@ def cut(path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSetting
         raise ValueError(f"a {clip.kind} clip is cut into {SUFFIX[clip.kind]}, not {out.name}")
     how = {Kind.VIDEO: _cut_video, Kind.IMAGE: _cut_image, Kind.AUDIO: _cut_audio}[clip.kind]
     try:
-        return how(path, info, clip, out, settings)
+        return how(path, info, clip, out, settings, box)
     except BaseException:
         out.unlink(missing_ok=True)
         raise
 
 
 def _cut_video(
-    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings
+    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings, box: Box | None
 ) -> CutResult:
     video = info.video
     if video is None:
@@ -138,7 +145,7 @@ def _cut_video(
     sound, rate, silence, late = None, 0, 0, 0.0
     if info.audio is not None:
         sound, rate, silence, late = _sound(path, info, clip, origin, settings)
-    shape = _Shape(video.width, video.height, video.rotation, settings.max_height)
+    shape = FrameShape(video.width, video.height, video.rotation, settings.max_height, box)
     asked: list[int] = []
 
     def pictures() -> Iterator[VideoFrame]:
@@ -185,6 +192,7 @@ def _cut_video(
         samples=samples,
         silence_samples=silence,
         av_offset_ms=offset,
+        box=box,
     )
 
 
@@ -225,56 +233,6 @@ def _stereo(samples: np.ndarray) -> np.ndarray:
 def _rate(frames: int, clip: Clip) -> Fraction:
     length = (clip.end_pts - clip.start_pts) * clip.time_base
     return max(Fraction(1), Fraction(frames) / length if length else Fraction(25))
-
-
-class _Shape:
-    """Makes a decoded frame upright, square in its pixels, even in its sides, 8 bit 4:2:0.
-
-    Nothing is resampled unless the size changes: an odd last row or column is cropped.
-    """
-
-    def __init__(self, width: int, height: int, turn: int, max_height: int | None):
-        short = min(width, height)
-        scale = 1.0 if max_height is None else min(1.0, max_height / short)
-        if scale < 1 or short < 2:
-            self.width, self.height = even(width * scale), even(height * scale)
-            self._shown = (self.width, self.height)
-        else:
-            self.width, self.height = width // 2 * 2, height // 2 * 2
-            self._shown = (width, height)
-        self._turn = turn
-        self._reformatter = VideoReformatter()
-
-    def __call__(self, frame: VideoFrame, pts: int, duration: int) -> VideoFrame:
-        turned = self._turn in (90, 270)
-        width, height = self._shown[::-1] if turned else self._shown
-        shrinks = width * height < frame.width * frame.height
-        limited = self._reformatter.reformat(
-            frame,
-            width,
-            height,
-            "yuv420p",
-            interpolation=Interpolation.AREA if shrinks else Interpolation.BICUBIC,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,
-        )
-        if self._turn or self._shown != (self.width, self.height):
-            limited = self._cropped(limited)
-        limited.color_primaries, limited.color_trc = frame.color_primaries, frame.color_trc
-        limited.colorspace, limited.color_range = frame.colorspace, _LIMITED_RANGE
-        limited.pts, limited.duration = pts, duration
-        return limited
-
-    def _cropped(self, frame: VideoFrame) -> VideoFrame:
-        planes = []
-        for number, plane in enumerate(frame.planes):
-            half = 2 if number else 1
-            picture = plane_bytes(plane)[: plane.height, : plane.width]
-            if self._turn:
-                picture = cv2.rotate(np.ascontiguousarray(picture), CV_TURNS[self._turn])
-            planes.append(picture[: self.height // half, : self.width // half].reshape(-1))
-        flat = np.concatenate(planes).reshape(-1, self.width)
-        return VideoFrame.from_ndarray(flat, format="yuv420p")
 
 
 def _verify_video(
@@ -334,10 +292,13 @@ def _count_samples(out: Path) -> tuple[int, float]:
 
 
 def _cut_image(
-    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings
+    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings, box: Box | None
 ) -> CutResult:
     header = read_header(path)
     rgb = read_rgb(path)
+    if box is not None:
+        x, y, width, height = box
+        rgb = np.ascontiguousarray(rgb[y : y + height, x : x + width])
     height, width = rgb.shape[:2]
     limit = settings.max_height
     if header is None:
@@ -348,7 +309,7 @@ def _cut_image(
         write_image(
             out, cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), quality=settings.image_quality
         )
-    elif header.format == "JPEG" and header.plain:
+    elif header.format == "JPEG" and header.plain and box is None:
         with writing(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out)
@@ -357,11 +318,13 @@ def _cut_image(
     written = probe(out).video
     if written is None:
         raise MediaError(f"clip {clip.id}: the written image cannot be read.")
-    return _result(out, clip, codec="jpeg", width=written.width, height=written.height, frames=1)
+    return _result(
+        out, clip, codec="jpeg", width=written.width, height=written.height, frames=1, box=box
+    )
 
 
 def _cut_audio(
-    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings
+    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings, box: Box | None
 ) -> CutResult:
     if info.audio is None:
         raise MediaError(f"clip {clip.id} of {path.name}: the file has no sound.")
@@ -401,6 +364,7 @@ def _result(
     samples: int = 0,
     silence_samples: int = 0,
     av_offset_ms: float = 0.0,
+    box: Box | None = None,
 ) -> CutResult:
     with out.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -421,4 +385,5 @@ def _result(
         av_offset_ms=av_offset_ms,
         bytes=out.stat().st_size,
         sha256=sha256,
+        box=box or (),
     )

@@ -14,6 +14,8 @@ class Cut(Stage):
     """Cuts each surviving clip frame-accurately, encodes it and proves the written file.
 
     Last stage of every recipe. Its fields are those of CutSettings; the bounds size the shards.
+    crop: to the picture inside its black bars, where `Letterbox` found some and 60 % of the area is
+    left; with a smaller rest, as that stage's bound off lets through, nothing is cropped.
     """
 
     adds: ClassVar = (
@@ -30,6 +32,7 @@ class Cut(Stage):
     audio_codec: str = "aac"
     audio_bit_rate: int = 192_000
     image_quality: int = 95
+    crop: bool = True
     shard_samples: Bound = knob(1000)
     shard_megabytes: Bound = knob(512)
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from reelmill.curation.cut import SUFFIX, cut, cut_key
 from reelmill.curation.cut_stage import Cut
+from reelmill.curation.frame_shape import Box, crop_box
 from reelmill.curation.level import Level
 from reelmill.curation.measure import Found, naming
 from reelmill.curation.passes import Advance
@@ -38,6 +39,7 @@ from reelmill.datasets.workspace import Workspace
 from reelmill.errors import MediaError, ReelmillError
 
 MAX_CAPTION_BYTES = 64 << 10
+CROP = ("crop_x", "crop_y", "crop_w", "crop_h")  # facts of Letterbox
 CUT_PATIENCE = 60.0  # seconds for a second of clip: large pictures on a slow core
 
 
@@ -51,13 +53,15 @@ class Materialised:
     written: int
 
 
-def cut_file(path: Path, info: MediaInfo, clip: Clip, final: Path, stage: Cut) -> Found:
+def cut_file(
+    path: Path, info: MediaInfo, clip: Clip, final: Path, stage: Cut, box: Box | None
+) -> Found:
     """Cuts one clip: the file, there whole or not at all, and a row of the stage's facts."""
     found = Found()
     part = final.with_name(f"part-{secrets.token_hex(4)}-{final.name}")  # others may cut it too
     try:
         with found.timing(stage.name), naming(stage.name, str(path)):
-            written = cut(path, info, clip, part, stage.settings)
+            written = cut(path, info, clip, part, stage.settings, box)
             part.replace(final)
     except MediaError as error:
         found.fail(clip.id, error)
@@ -88,8 +92,10 @@ class Packer:
         self.settings = stage.settings
         self.clips: list[Clip] = level.kept()
         self.ids = [clip.id for clip in self.clips]
+        self.boxes = self._boxes() if stage.crop else {}
         self.keys = {
-            i: cut_key(c, self.settings) for i, c in zip(self.ids, self.clips, strict=True)
+            i: cut_key(c, self.settings, self.boxes.get(i))
+            for i, c in zip(self.ids, self.clips, strict=True)
         }
         self.folder = workspace.shards(str(level.recipe.kind))
         self.existing = find_existing(self.folder)
@@ -98,6 +104,21 @@ class Packer:
     @property
     def _facts_folder(self) -> str:
         return self.level.passes.facts_folder(self.stage.name)
+
+    def _boxes(self) -> dict[str, Box]:
+        """What each survivor that has bars is cropped to."""
+        units = self.level.clips.units
+        if any(name not in units.columns for name in (*CROP, "picture_share")):
+            return {}
+        barred = self.level.clips.alive & (units.columns["picture_share"].values < 1)
+        sides = np.stack([units.columns[name].values.astype(np.float64) for name in CROP], axis=1)
+        found = {}
+        for row in np.flatnonzero(barred & ~np.isnan(sides).any(axis=1)):
+            video = self.level.infos[units.clips[row].asset].video
+            x, y, w, h = (int(side) for side in sides[row])
+            if video is not None and (box := crop_box((x, y, w, h), video.width, video.height)):
+                found[units.ids[row]] = box
+        return found
 
     def _name(self, clip_id: str) -> str:
         return f"{clip_id}.{self.keys[clip_id]}{SUFFIX[self.level.recipe.kind]}"
@@ -136,7 +157,14 @@ class Packer:
         found = passes.workers.map(
             cut_file,
             [
-                (Path(by_id[c.asset].path), self.level.infos[c.asset], c, self._file(c), self.stage)
+                (
+                    Path(by_id[c.asset].path),
+                    self.level.infos[c.asset],
+                    c,
+                    self._file(c),
+                    self.stage,
+                    self.boxes.get(c.id),
+                )
                 for c in clips
             ],
             name=lambda i: f"cut of clip {clips[i].id} from {by_id[clips[i].asset].path}",

@@ -21,8 +21,10 @@ from tests.media import (
 )
 
 from reelmill.curation.cut import CutSettings, cut, cut_key
+from reelmill.curation.frame_shape import crop_box
 from reelmill.datasets.media.decode import decode, probe
 from reelmill.datasets.media.encode import write_audio, write_image, write_video
+from reelmill.datasets.media.image import read_rgb
 from reelmill.datasets.sample import Clip, Kind
 from reelmill.errors import MediaError
 
@@ -231,3 +233,66 @@ def test_the_suffix_must_be_that_of_the_kind(tmp_path):
     clip = Clip("ab" * 32, Kind.AUDIO, 0, 10, Fraction(1, 48_000), 0, 0, 10)
     with pytest.raises(ValueError, match="flac"):
         cut(path, probe(path), clip, tmp_path / "out.wav", SETTINGS)
+
+
+BOXES = [
+    ((64, 96), (0, 8, 96, 48), {}, (96, 48)),
+    ((64, 96), (7, 0, 81, 64), {}, (80, 64)),
+    ((65, 97), (0, 9, 97, 47), {"pixel_format": "yuv444p"}, (96, 46)),
+    ((64, 96), (8, 0, 48, 96), {"rotation": -90}, (48, 96)),
+    ((240, 320), (0, 30, 320, 180), {}, (214, 120)),
+]
+
+
+@pytest.mark.parametrize(("size", "box", "options", "expected"), BOXES)
+def test_a_box_is_what_is_left_of_the_picture(tmp_path, size, box, options, expected):
+    """Only what lies in the box is shown, nothing of the black around it."""
+    source = tmp_path / "in.mp4"
+    x, y, w, h = box
+    turned = "rotation" in options
+    upright = size[::-1] if turned else size
+    frames = np.zeros((6, *upright, 3), np.uint8)
+    frames[:, y : y + h, x : x + w] = 200
+    frames[:, y + h // 3 : y + 2 * h // 3, x : x + w] = 90
+    stored = np.rot90(frames, 1, axes=(1, 2)) if turned else frames  # 90 clockwise sets it upright
+    write_video(source, np.ascontiguousarray(stored), fps=25, crf=4.0, **options)
+    info, pts = whole(source)
+    settings = replace(SETTINGS, max_height=120, crf=4.0)
+    found = cut(source, info, span(info, pts, 1, 5), tmp_path / "out.mp4", settings, box)
+    assert (found.width, found.height) == expected
+    assert found.box == box
+    shown = read_plain(found.path).gray.mean(axis=0)
+    assert shown.shape == expected[::-1]
+    assert shown[2:-2, 2:-2].min() > 80
+    rows = shown.mean(axis=1)
+    assert rows[: expected[1] // 3 - 2].min() > 180
+    assert rows[expected[1] // 3 + 2 : 2 * expected[1] // 3 - 2].max() < 110
+    assert cut_key(span(info, pts, 1, 5), settings, box) != cut_key(
+        span(info, pts, 1, 5), settings, None
+    )
+
+
+def test_an_image_is_cropped_to_its_box(tmp_path):
+    picture = np.zeros((100, 200, 3), np.uint8)
+    picture[:, 31:150] = 180
+    write_image(tmp_path / "a.jpg", picture)
+    info = probe(tmp_path / "a.jpg")
+    clip = Clip("ab" * 32, Kind.IMAGE, 0, 0, Fraction(1), 0, 0, 1)
+    found = cut(tmp_path / "a.jpg", info, clip, tmp_path / "out.jpg", SETTINGS, (32, 0, 117, 100))
+    assert (found.width, found.height, found.box) == (117, 100, (32, 0, 117, 100))
+    assert read_rgb(found.path).min() > 150
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "cropped"),
+    [
+        ((0, 0, 640, 360), (640, 360), None),
+        ((0, 40, 640, 280), (640, 360), (0, 42, 640, 276)),
+        ((80, 0, 480, 360), (640, 360), (82, 0, 476, 360)),
+        ((0, 90, 640, 180), (640, 360), None),  # half of it is left
+        ((100, 0, 1000, 1080), (1920, 1080), None),
+        ((0, 100, 1920, 880), (1920, 1080), (0, 104, 1920, 872)),
+    ],
+)
+def test_bars_are_cropped_where_sixty_percent_are_left(box, size, cropped):
+    assert crop_box(box, *size) == cropped
