@@ -12,17 +12,25 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation import engine
+from reelmill.curation.asset.integrity import Integrity
 from reelmill.curation.asset.probe import Probe
+from reelmill.curation.audio.loudness import Loudness
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.engine import CurateOptions, Curation
+from reelmill.curation.near_duplicate import NearDuplicate
 from reelmill.curation.recipe import Recipe
 from reelmill.curation.result import CurateResult
-from reelmill.curation.stage import Fact, Facts, FrameStage, Tracks
+from reelmill.curation.stage import Fact, Facts, FrameStage, Stage, Tracks
+from reelmill.curation.video.blur import Blur
+from reelmill.curation.video.exposure import Exposure
+from reelmill.curation.video.motion import Motion
+from reelmill.curation.video.phash import PHash
+from reelmill.curation.video.shots import Shots
 from reelmill.curation.whole import WholeFile
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
-PARTITION = 2
+PARTITIONS = {"short": 2, "real": 3}  # files in one, by recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +90,27 @@ class Told(list):
         return super().__getitem__(index)
 
 
-def curation(sources: list[str], workspace: str, marks: str, **options) -> Curation:
-    """A run of a short recipe with Toil, in partitions of PARTITION files."""
-    engine.video = lambda: Recipe(  # type: ignore[assignment]
-        Kind.VIDEO, (Probe(), WholeFile(), Toil(marks=marks), Cut())
-    )
-    engine.ASSETS_A_GROUP = PARTITION
+def short(marks: str) -> tuple[Stage, ...]:
+    """For made films: hardly more than Toil."""
+    return Probe(), WholeFile(), Toil(marks=marks), Cut()
+
+
+def real(marks: str) -> tuple[Stage, ...]:
+    """For real clips, whose decode takes its time without being asked to."""
+    seen = Shots(), Exposure(), Blur(), Motion(), Toil(marks=marks, seconds=0.0)
+    return Probe(), Integrity(), *seen, Loudness(), PHash(), NearDuplicate(), Cut()
+
+
+RECIPES = {"short": short, "real": real}
+
+
+def curation(
+    sources: list[str], workspace: str, marks: str, recipe: str = "short", **options
+) -> Curation:
+    """A run of a recipe with Toil, in partitions of PARTITIONS files."""
+    stages = RECIPES[recipe](marks)
+    engine.video = lambda: Recipe(Kind.VIDEO, stages)  # type: ignore[assignment]
+    engine.ASSETS_A_GROUP = PARTITIONS[recipe]
     return Curation(
         CurateOptions(sources=tuple(sources), workspace=Path(workspace), recipe="video", **options)
     )

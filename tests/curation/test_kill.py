@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from tests.curation_content import content
+from tests.kills import Scene, kill_and_resume, real_clips
 from tests.media import noise_video
 from tests.small_run import curate, recipe_file
 from tests.trees import digests
@@ -88,10 +89,8 @@ def wait_until_gone(ids: list[int]) -> None:
     raise AssertionError(f"{ids} outlived their run")
 
 
-@pytest.mark.parametrize(
-    "kills", [3, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
-)
-def test_kill_9_of_the_run_at_random_points(films, whole, tmp_path, kills):
+def test_kill_9_of_the_run_at_random_points(films, whole, tmp_path):
+    kills = 3
     chance = random.Random(kills)
     ends = 0
     for _ in range(kills):
@@ -110,6 +109,21 @@ def test_kill_9_of_the_run_at_random_points(films, whole, tmp_path, kills):
     assert content(tmp_path / "w") == content(whole)
     assert list((tmp_path / "w" / "cuts").iterdir()) == []
     assert ends < kills
+
+
+@pytest.fixture(scope="module")
+def real_scene(media, tmp_path_factory) -> Scene:
+    return Scene.play(real_clips(media), tmp_path_factory.mktemp("real"), "real")
+
+
+@pytest.mark.slow
+@pytest.mark.media
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("part", range(3))
+def test_kill_9_of_the_run_inside_its_decodes(real_scene, tmp_path, part):
+    """30 times, on real clips; what a kill loses, the run's marks and its ledger tell alike."""
+    toll = kill_and_resume(real_scene, tmp_path, 10, {"workers": 2}, seed=part)
+    assert toll.inside >= 3
 
 
 @pytest.mark.slow
