@@ -51,12 +51,12 @@ def make_storm(folder: Path, scratch: Path, canary: Canary, *, large: bool) -> B
     for i in range(2 if not large else 60):
         source = noise_video(scratch / f"r{i}.mp4", seconds=1.5, seed=200 + i)
         rotten_copy(source, folder / f"rot-{i}.mp4", flips=40 + 20 * i, seed=i)
-        bins[f"rot-{i}.mp4"] = None  # damage below the tolerance may pass, or fail one clip
+        bins[f"rot-{i}.mp4"] = CORRUPT
     for i in range(2 if not large else 50):
         container = ("mkv", "avi", "mov")[i % 3]
         source = noise_video(scratch / f"x{i}.{container}", seconds=1.5, seed=300 + i)
         rotten_copy(source, folder / f"head-{i}.{container}", flips=30, seed=i, spare=0)
-        bins[f"head-{i}.{container}"] = None
+        bins[f"head-{i}.{container}"] = REFUSED
     write_audio(scratch / "s.flac", noise(3.0, seed=400), 48_000)
     truncated_copy(scratch / "s.flac", folder / "sound-cut.flac", 0.4)
     bins["sound-cut.flac"] = None

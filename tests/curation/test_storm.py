@@ -10,9 +10,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import av
 import pyarrow.parquet as pq
 import pytest
 from tests.media import noise, noise_video, still
+from tests.small_run import recipe_file
 from tests.storm import Canary, make_storm
 
 from reelmill.curation.engine import CurateOptions, Curation
@@ -150,6 +152,39 @@ def test_good_files_come_through_a_storm_untouched(tmp_path, canary, large):
     page = Path(result.report).read_text()
     assert "<img src=x onerror" not in page
     assert Counter(outcome for ended in found.values() for outcome, _ in ended)["failed"] > 5
+
+
+def test_titles_captions_and_huge_metadata_are_text_and_bounded(tmp_path):
+    """In the report they are text, in the ledger they take no room; the caption stays a caption."""
+    title, caption = "<img src=x onerror=alert(1)>", "</td><script>alert(2)</script>"
+    media = tmp_path / "media"
+    media.mkdir()
+    plain = noise_video(tmp_path / "plain.mp4", seconds=0.5, seed=1)
+    with av.open(str(plain)) as source, av.open(str(media / "film.mp4"), "w") as film:
+        film.metadata.update(title=title, comment=caption * 100_000)
+        streams = {s: film.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream]
+                film.mux(packet)
+    assert (media / "film.mp4").stat().st_size > 2_000_000
+    (media / "film.txt").write_text(caption)
+    recipe = recipe_file(tmp_path, "kind: video\nstages: [Probe, WholeFile, Cut]\n")
+    curation = Curation(
+        CurateOptions(sources=(str(media),), workspace=tmp_path / "w", recipe=recipe, workers=0)
+    )
+    for step in curation.steps():
+        step.run()
+    result = curation.result()
+    assert result.clips.kept == 1
+    (members,) = samples(tmp_path / "w").values()
+    assert members["txt"].decode() == caption
+    assert title.encode() not in members["mp4"]
+    page = Path(result.report).read_text()
+    assert title not in page
+    assert "<script>alert(2)" not in page
+    held = [f for f in (tmp_path / "w").rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in held) < 2_000_000
 
 
 def test_the_canary_would_sing(tmp_path, canary):
