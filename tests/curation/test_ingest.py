@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.loopback import serving
 from tests.media import noise_video
+from tests.s3_server import fail_every, point_to, s3_server
+from tests.trees import digests
 
 from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.explain.plan import make_plan
@@ -84,6 +86,29 @@ def test_files_over_http_give_the_shards_of_a_folder(media, local, tmp_path):
     plain = [{n: v for n, v in r.items() if n != "manifest"} for r in records(made)]
     assert plain == records(local)
     assert made.clips.kept == 3
+
+
+def test_a_store_that_fails_every_third_call_gives_the_shards_of_a_folder(
+    media, local, tmp_path, monkeypatch
+):
+    """A run over s3:// from listing to shards, killed off by nothing that passes."""
+    import s3fs
+
+    with s3_server() as server:
+        point_to(server, monkeypatch)
+        s3fs.S3FileSystem.clear_instance_cache()
+        store = s3fs.S3FileSystem(use_listings_cache=False)
+        store.mkdir("films")
+        for file in sorted(media.iterdir()):
+            store.pipe_file(f"films/here/{file.name}", file.read_bytes())
+        s3fs.S3FileSystem.clear_instance_cache()
+        fail_every(server, 3)
+        made = curate(tmp_path / "w", "s3://films/here")
+        again = curate(tmp_path / "w", "s3://films/here")
+        assert fail_every(server, 0) >= 3
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert (made.files.failed, made.clips.kept, again.redone) == (0, 3, 0)
+    assert digests(tmp_path / "w" / "shards") == digests(Path(local.workspace) / "shards")
 
 
 def test_a_second_run_over_http_fetches_nothing_and_measures_nothing(media, local, tmp_path):

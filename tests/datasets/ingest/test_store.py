@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import s3fs
+from tests.s3_server import point_to, s3_server
 
 from reelmill.datasets.ingest.find import find_sources, with_captions
 from reelmill.datasets.ingest.outcome import Refused
@@ -27,34 +24,14 @@ RULES = Rules(attempts=4, backoff=0.001, patience=5.0)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = "from moto.server import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(server, monkeypatch) -> Iterator[s3fs.S3FileSystem]:
     """A bucket with a few objects; credentials and place come from the environment, as a user's."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMISECRET")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    point_to(server, monkeypatch)
     s3fs.S3FileSystem.clear_instance_cache()
     store = s3fs.S3FileSystem(use_listings_cache=False)
     store.mkdir("footage")
