@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -45,12 +46,15 @@ def info_text(info: MediaInfo) -> str:
     return json.dumps(asdict(info), default=str, sort_keys=True)
 
 
+_fraction = lru_cache(1024)(Fraction)  # few, many times
+
+
 def info_from(text: str) -> MediaInfo:
     data = json.loads(text)
     video, audio = data.pop("video"), data.pop("audio")
     if video is not None:
         for name in ("sample_aspect", "time_base", "average_rate"):
-            video[name] = None if video[name] is None else Fraction(video[name])
+            video[name] = None if video[name] is None else _fraction(video[name])
         video = VideoInfo(**video)
     data["kind"] = Kind(data["kind"])
     return MediaInfo(**data, video=video, audio=None if audio is None else AudioInfo(**audio))

@@ -66,9 +66,11 @@ class Ledger:
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         self._checked: set[str] = set()
+        self._held: tuple[str, pa.Table | None] = ("", None)  # the folder that was read last
         self._read_commits()
 
     def _read_commits(self) -> None:
+        self._held = ("", None)
         self._committed: dict[str, dict[str, str]] = {}
         for path in sorted((self.workspace.ledger / "commits").glob("*.json")):
             self._note(self._read_commit(path))
@@ -85,6 +87,7 @@ class Ledger:
         return files
 
     def _note(self, files: Mapping[str, str]) -> None:
+        self._held = ("", None)
         for name, digest in files.items():
             folder, _, file = name.rpartition("/")
             self._committed.setdefault(folder, {})[file] = digest
@@ -172,7 +175,12 @@ class Ledger:
         return paths
 
     def table(self, folder: str) -> pa.Table | None:
-        """All committed rows of a folder, later duplicates of a unit's row dropped, or None."""
+        """All committed rows of a folder, or None. The last folder's are held in memory."""
+        if self._held[0] != folder:
+            self._held = (folder, self._table(folder))
+        return self._held[1]
+
+    def _table(self, folder: str) -> pa.Table | None:
         files = self.files(folder)
         if not files:
             return None
@@ -185,7 +193,10 @@ class Ledger:
             raise DatasetError(f"ledger files of {folder} do not fit together: {error}") from error
 
     def unit_names(self, folder: str) -> pa.ChunkedArray:
-        """The unit of every row of a folder. Other columns are not read."""
+        """The unit of every row of a folder. Of tracks, other columns are not read."""
+        if folder.startswith("ledger/"):  # whoever asks which are there wants the rest next
+            table = Ledger.table(self, folder)
+            return _UNITS.empty_table()["unit"] if table is None else table["unit"]
         tables = [_read(file, schema=_UNITS) for file in self.files(folder)]
         return pa.concat_tables([_UNITS.empty_table(), *tables])["unit"]
 

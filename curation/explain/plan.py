@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.explain.verdict_table import VerdictTable
@@ -34,6 +35,7 @@ from reelmill.datasets.ingest.find import UNFETCHED
 from reelmill.datasets.ledger import Batch, Ledger
 from reelmill.datasets.manifest import Manifest, printable, read_hashes
 from reelmill.datasets.media.decode import MediaInfo
+from reelmill.datasets.parquet import read_parquet
 from reelmill.datasets.sample import Asset, Kind, Outcome
 from reelmill.datasets.workspace import Workspace
 
@@ -183,10 +185,12 @@ class _Planner:
         """Assets of the last run, and the assets and clips that failed in it."""
         if not known_runs(self.workspace):
             return set(), set()
-        table = VerdictTable(self.workspace)
-        rows = table.rows("level in ('asset', 'clip')")
-        failed = {r["unit"] for r in rows if r["outcome"] == Outcome.FAILED}
-        return {r["asset"] for r in rows}, failed
+        path = VerdictTable(self.workspace).path
+        names = ["level", "asset", "unit", "outcome"]
+        table = read_parquet(path, f"verdicts {path}", columns=names)
+        table = table.filter(pc.is_in(table["level"], value_set=pa.array(["asset", "clip"])))
+        failed = table.filter(pc.equal(table["outcome"], str(Outcome.FAILED)))["unit"]
+        return set(pc.unique(table["asset"]).to_pylist()), set(failed.to_pylist())
 
     def plan(self) -> Plan:
         for kind, assets, infos in self._sort():
