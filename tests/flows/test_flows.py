@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
 import os
 import subprocess
 import sys
+import uuid
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from tests.media import noise_video
+from tests.ray_nodes import wait_until_gone
 
 from reelmill.datasets.corpus.corpus import make_corpus
 from reelmill.flows.artifacts import cell, facts_table
@@ -19,13 +23,13 @@ from reelmill.flows.artifacts import cell, facts_table
 pytestmark = pytest.mark.long
 
 
-def reelmill(*args: object) -> dict:
+def reelmill(*args: object, **environment: str) -> dict:
     """The JSON answer of a command that must succeed without a traceback."""
     run = subprocess.run(
         [sys.executable, "-m", "reelmill.cli", *map(str, args), "--json"],
         capture_output=True,
         text=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | environment,
         check=False,
     )
     assert run.returncode == 0, run.stderr
@@ -58,6 +62,36 @@ def test_flows_give_the_bytes_of_direct_commands(tmp_path: Path):
         reelmill(*way, "encode", "-w", work)
     for part in ("shards", "latents"):
         assert digests(tmp_path / "direct" / part) == digests(tmp_path / "flow" / part)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_curate_flow_on_ray_gives_the_bytes_of_a_local_run_and_leaves_no_process(tmp_path):
+    for seed in range(3):
+        noise_video(tmp_path / f"{seed}.mp4", seconds=1.0, seed=seed)
+    films = [tmp_path / f"{seed}.mp4" for seed in range(3)]
+    budget = ("--recipe", "video", "--allow-missing", "--max-failed", 1)
+    local = reelmill("curate", *films, "-w", tmp_path / "local", *budget)
+    mark = f"mark-{uuid.uuid4().hex}"
+    ray = ("--engine", "ray", "--workers", 2)
+    flow = reelmill(
+        "flow", "curate", *films, "-w", tmp_path / "flow", *budget, *ray, REELMILL_TEST_MARK=mark
+    )
+    wait_until_gone(bearing(mark))
+    assert flow["clips"] == local["clips"]
+    assert flow["redone"] == local["redone"] > 0
+    for part in ("shards", "ledger/commits"):
+        assert digests(tmp_path / "flow" / part) == digests(tmp_path / "local" / part)
+
+
+def bearing(mark: str) -> list[int]:
+    """Processes that were started, by whomever, with this in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_flows_take_every_option_of_the_engine():
