@@ -40,6 +40,7 @@ from reelmill.curation.video.motion import Motion
 from reelmill.curation.video.overlay import Overlay
 from reelmill.curation.video.phash import PHash
 from reelmill.curation.video.shots import Shots
+from reelmill.curation.video.slideshow import Slideshow
 from reelmill.curation.video.text import Text
 from reelmill.curation.whole import WholeFile
 from reelmill.datasets.sample import Kind
@@ -65,6 +66,7 @@ def video() -> Recipe:
             Letterbox(),
             Motion(),
             Camera(),
+            Slideshow(),
             Freeze(),
             Overlay(),
             Loudness(),

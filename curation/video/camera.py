@@ -108,6 +108,21 @@ def shared_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
     [right, down, larger, clockwise] in widths, at LEVER for the last two. None where too few points
     are found or agree.
     """
+    width = before.shape[1]
+    fit = shared_fit(before, after)
+    if fit is None:
+        return None
+    scale = float(np.hypot(fit[0, 0], fit[1, 0]))
+    turn = float(np.arctan2(fit[1, 0], fit[0, 0]))
+    shift = fit[:, 2] / width
+    return np.array([shift[0], shift[1], LEVER * np.log(scale), LEVER * turn])
+
+
+def shared_fit(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+    """Shift, scale and turn that most of the picture shares, about its middle: float [2, 3].
+
+    None where too few points are found or agree, or where it is twice or half as large.
+    """
     height, width = before.shape
     corners = cv2.goodFeaturesToTrack(before, POINTS, 0.01, max(3, width // 32))
     if corners is None or len(corners) < LEAST_POINTS:
@@ -123,12 +138,7 @@ def shared_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
     fit, followed = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=NEAR)
     if fit is None or followed.mean() < SHARE:
         return None
-    scale = float(np.hypot(fit[0, 0], fit[1, 0]))
-    turn = float(np.arctan2(fit[1, 0], fit[0, 0]))
-    shift = fit[:, 2] / width
-    if not 0.5 < scale < 2:
-        return None
-    return np.array([shift[0], shift[1], LEVER * np.log(scale), LEVER * turn])
+    return fit if 0.5 < float(np.hypot(fit[0, 0], fit[1, 0])) < 2 else None
 
 
 class _Fits:
