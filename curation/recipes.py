@@ -93,7 +93,7 @@ def video() -> Recipe:
 
 def image() -> Recipe:
     """Section 3.4: resolution, quality, strict image-level deduplication, balance."""
-    return Recipe(
+    recipe = Recipe(
         Kind.IMAGE,
         (
             Probe(),
@@ -111,6 +111,8 @@ def image() -> Recipe:
             Cut(),
         ),
     )
+    rules = ["Probe.min_width=64", "Probe.min_aspect=0.333", "Probe.max_aspect=3"]
+    return override({Kind.IMAGE: recipe}, rules)[Kind.IMAGE]
 
 
 def audio() -> Recipe:

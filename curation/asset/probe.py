@@ -26,13 +26,15 @@ class Probe(AssetStage):
 
     Width and height are as displayed. Lengths are the container's word (`Integrity` proves it), so
     both bounds on them are off; the length of a clip is bounded by `Shots`. Pictures lower than 64
-    pixels are less than the smallest training size holds.
+    pixels are less than the smallest training size holds. Of aspects, Open-Sora 2.0 and data-juicer
+    keep 1/3 to 3; only the recipe for images has these bounds on.
     """
 
     paper: ClassVar = "section 3.4, basic quality: duration, resolution"
     adds: ClassVar = (
         Fact("width", "pixels", "Width as displayed.", 0, 4096, int),
         Fact("height", "pixels", "Height as displayed.", 0, 4096, int),
+        Fact("aspect", "", "Width over height, as displayed.", 0.1, 10, log=True),
         Fact("fps", "frames/s", "Mean frame rate, as the container says.", 0, 120),
         Fact("duration", "s", "Length, as the container says.", 0.1, 1e4, log=True),
         Fact("bytes", "bytes", "Size of the file.", 1e3, 1e10, int, log=True),
@@ -47,6 +49,9 @@ class Probe(AssetStage):
     min_seconds: Bound = at_least(None, "duration", "too_short")
     max_seconds: Bound = at_most(None, "duration", "too_long")
     min_height: Bound = at_least(64, "height", "resolution")
+    min_width: Bound = at_least(None, "width", "resolution")
+    min_aspect: Bound = at_least(None, "aspect", "aspect")
+    max_aspect: Bound = at_most(None, "aspect", "aspect")
 
     def measure(self, path: Path, info: MediaInfo) -> Facts:
         video, audio = info.video, info.audio
@@ -57,6 +62,7 @@ class Probe(AssetStage):
         return {
             "width": video.width if video else no_picture,
             "height": video.height if video else no_picture,
+            "aspect": video.width / video.height if video else no_picture,
             "fps": float(rate)
             if rate
             else (NotApplicable("an image has no rate") if image else length)

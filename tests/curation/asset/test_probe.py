@@ -9,6 +9,7 @@ import pytest
 from tests.frames import broken
 from tests.media import noise_video, still, tone
 
+from reelmill.curation import recipes
 from reelmill.curation.asset.probe import Probe
 from reelmill.curation.stage import NotApplicable
 from reelmill.datasets.media.decode import probe
@@ -52,6 +53,9 @@ def test_image_and_sound_say_what_does_not_apply(tmp_path):
     ("name", "inside", "outside", "reason"),
     [
         ("min_height", 96, 97, "resolution"),
+        ("min_width", 128, 129, "resolution"),
+        ("min_aspect", 1.3, 1.4, "aspect"),
+        ("max_aspect", 1.4, 1.3, "aspect"),
         ("min_seconds", 2.0, 2.2, "too_short"),
         ("max_seconds", 2.2, 1.9, "too_long"),
     ],
@@ -61,3 +65,21 @@ def test_bounds_on_both_sides(tmp_path, name, inside, outside, reason):
     facts = Probe().measure(path, probe(path))
     assert not broken(Probe().with_field(name, inside), facts)
     assert broken(Probe().with_field(name, outside), facts) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reasons"),
+    [
+        (300, 100, []),
+        (310, 100, ["aspect"]),
+        (100, 300, []),
+        (100, 310, ["aspect"]),
+        (66, 66, []),
+        (63, 66, ["resolution"]),
+        (66, 63, ["resolution"]),
+    ],
+)
+def test_shapes_of_images(tmp_path, width, height, reasons):
+    still(tmp_path / "a.png", size=(height, width))
+    probe_ = recipes.image().stage("Probe")
+    assert broken(probe_, probe_.measure(tmp_path / "a.png", probe(tmp_path / "a.png"))) == reasons
