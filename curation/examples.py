@@ -15,6 +15,7 @@ import numpy as np
 
 from reelmill.curation.crew import Crew
 from reelmill.curation.level import Level
+from reelmill.curation.marks import Mark, marks_of
 from reelmill.curation.policy import Decisions
 from reelmill.curation.preview import Preview, find_preview, make_preview
 from reelmill.curation.stage import Bound, Stage
@@ -41,7 +42,7 @@ class Gallery:
     workspace: Workspace
     run: Path
     workers: Crew
-    wanted: dict[str, tuple[Path, MediaInfo, Clip]] = field(default_factory=dict)
+    wanted: dict[str, tuple[Path, MediaInfo, Clip, tuple[Mark, ...]]] = field(default_factory=dict)
     clip_of: dict[str, str] = field(default_factory=dict)
 
     def examples(
@@ -71,7 +72,9 @@ class Gallery:
         if here is KEPT and near is not None:
             value, bound = float(units.columns[near.fact].values[row]), str(near)
         shown = units.ids[row] if decisions is level.clip_decisions else asset.id
-        self._want(shown, Path(asset.path), level.infos[clip.asset], clip)
+        info = level.infos[clip.asset]
+        marks = marks_of(units.columns, row, info)
+        self._want(shown, Path(asset.path), info, clip, marks)
         return schema.Example(
             id=shown,
             path=printable(file_name(asset.name)),
@@ -86,16 +89,18 @@ class Gallery:
             facts=_facts(stage, decisions, row),
         )
 
-    def _want(self, shown: str, path: Path, info: MediaInfo, clip: Clip) -> None:
+    def _want(
+        self, shown: str, path: Path, info: MediaInfo, clip: Clip, marks: tuple[Mark, ...]
+    ) -> None:
         known = clip.id in self.wanted
         if clip.end_frame > clip.start_frame and (known or len(self.wanted) < PREVIEWS):
-            self.wanted[clip.id] = (path, info, clip)
+            self.wanted[clip.id] = (path, info, clip, marks)
             self.clip_of[shown] = clip.id
 
     def illustrate(self, stages: Sequence[schema.StageReport]) -> list[schema.StageReport]:
         """The stages with previews of their examples, made by the workers where there are none."""
         folder = self.workspace.previews
-        made = {clip: find_preview(folder, item[2]) for clip, item in self.wanted.items()}
+        made = {clip: find_preview(folder, *item[2:]) for clip, item in self.wanted.items()}
         lacking = [clip for clip, preview in made.items() if preview is None]
         found = self.workers.map(
             make_preview,

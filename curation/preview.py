@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reelmill.curation.marks import Mark, digest, draw
 from reelmill.datasets.media.decode import MediaInfo, clip_audio, clip_frames
 from reelmill.datasets.media.encode import write_audio, write_image, write_video
 from reelmill.datasets.sample import Clip, Kind
@@ -31,28 +32,31 @@ class Preview:
     player: Path | None = None
 
 
-def make_preview(folder: Path, path: Path, info: MediaInfo, clip: Clip) -> Preview:
+def make_preview(
+    folder: Path, path: Path, info: MediaInfo, clip: Clip, marks: tuple[Mark, ...] = ()
+) -> Preview:
     """The preview of a clip, made when the folder lacks it. Its first seconds, small.
 
-    A clip that will not decode has none: its card says why.
+    marks: boxes drawn into the poster, not into the player. A clip that will not decode has no
+    preview: its card says why.
     """
-    if find_preview(folder, clip) is None:
-        files = _files(folder, clip)
+    if find_preview(folder, clip, marks) is None:
+        files = _files(folder, clip, marks)
         poster, player = (file.with_name(f"part-{file.name}") for file in files)
         try:
-            _make(poster, player, path, info, clip)
+            _make(poster, player, path, info, clip, marks)
         except (MediaError, ValueError):
             return Preview()
         for part, whole in zip((poster, player), files, strict=True):  # the player comes last
             if part.exists():
                 part.replace(whole)
-    return find_preview(folder, clip) or Preview()
+    return find_preview(folder, clip, marks) or Preview()
 
 
-def find_preview(folder: Path, clip: Clip) -> Preview | None:
-    """The preview of a clip that was made before, or None."""
-    poster, player = _files(folder, clip)
-    if not player.exists():
+def find_preview(folder: Path, clip: Clip, marks: tuple[Mark, ...] = ()) -> Preview | None:
+    """The preview of a clip that was made before, with these marks, or None."""
+    poster, player = _files(folder, clip, marks)
+    if not player.exists() or (marks and not poster.exists()):
         return None
     return Preview(
         poster if clip.kind != Kind.AUDIO and poster.exists() else None,
@@ -60,12 +64,15 @@ def find_preview(folder: Path, clip: Clip) -> Preview | None:
     )
 
 
-def _files(folder: Path, clip: Clip) -> tuple[Path, Path]:
+def _files(folder: Path, clip: Clip, marks: tuple[Mark, ...]) -> tuple[Path, Path]:
     suffix = {Kind.VIDEO: ".mp4", Kind.AUDIO: ".m4a", Kind.IMAGE: ".jpg"}[clip.kind]
-    return folder / f"{clip.id}.jpg", folder / f"{clip.id}{suffix}"
+    named = f"{clip.id}.{digest(marks)}" if marks else clip.id
+    return folder / f"{named}.jpg", folder / f"{clip.id}{suffix}"
 
 
-def _make(poster: Path, player: Path, path: Path, info: MediaInfo, clip: Clip) -> None:
+def _make(
+    poster: Path, player: Path, path: Path, info: MediaInfo, clip: Clip, marks: tuple[Mark, ...]
+) -> None:
     player.parent.mkdir(parents=True, exist_ok=True)
     sound = None
     if clip.kind != Kind.IMAGE and info.audio is not None:
@@ -76,7 +83,10 @@ def _make(poster: Path, player: Path, path: Path, info: MediaInfo, clip: Clip) -
         return
     frames = clip_frames(path, info, clip, FPS, HEIGHT)[: int(SECONDS * FPS)]
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-    write_image(poster, frames[len(frames) // 3], quality=70)
+    picture = frames[len(frames) // 3]
+    write_image(poster, draw(picture, marks) if marks else picture, quality=70)
+    if clip.kind == Kind.IMAGE and poster != player:
+        write_image(player, picture, quality=70)
     if clip.kind == Kind.VIDEO:
         write_video(
             player,
