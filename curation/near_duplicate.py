@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from reelmill.curation.close_codes import close_pairs
 from reelmill.curation.stage import (
     Bound,
     FactTable,
@@ -22,7 +23,8 @@ from reelmill.datasets.sample import Kind
 
 HEX_DIGITS = 16  # of one hash
 QUERIES = 5  # frames of a clip that candidates are looked up with, evenly spaced
-EXACT_COMPARISONS = 5e10  # up to here every pair of hashes is compared: 20 s on one core
+EXACT_COMPARISONS = 2e10  # up to here every pair of hashes is compared: 8 s on one core
+MOST_COMPARISONS = 3e12  # up to here all pairs are found: a million pictures, 100,000 clips
 _BATCH = 512
 _PART = 16
 _CHUNK = 1 << 21
@@ -156,7 +158,8 @@ def _candidates(
     """Pairs of rows a < b with a frame of one within `most` bits of a frame of the other, rising.
 
     A few frames of each clip are looked up among all frames: beyond EXACT_COMPARISONS by
-    _multi_index, which finds every frame within 7 bits, and of those at 12 four in ten.
+    close_pairs, which finds the same, and beyond MOST_COMPARISONS by _multi_index, which finds
+    every frame within 7 bits, and of those at 12 four in ten: clips of several frames all the same.
     """
     owners = np.arange(len(plain))
     whole, of_whole = np.concatenate(plain), np.repeat(owners, [len(h) for h in plain])
@@ -166,20 +169,23 @@ def _candidates(
     fresh[1:] = (index[1:] != index[:-1]) | (of_index[1:] != of_index[:-1])
     index, of_index = index[fresh], of_index[fresh]
     chosen = [_spread(len(h)) for h in plain]
-    queries = np.concatenate(
-        [h[c] for side in (plain, mirrored) for h, c in zip(side, chosen, strict=True)]
-    )
-    of_query = np.tile(np.repeat(owners, [len(c) for c in chosen]), 2)
+    of_query = np.repeat(owners, [len(c) for c in chosen])
     if not len(index):
         return
-    few = len(queries) * len(index) <= EXACT_COMPARISONS
+    comparisons = 2 * len(of_query) * len(index)
+    search = close_pairs if comparisons <= MOST_COMPARISONS else _multi_index
+    search = _every_pair if comparisons <= EXACT_COMPARISONS else search
     count = len(plain)
-    pairs: set[int] = set()
-    for query, found in (_every_pair if few else _multi_index)(queries, index, most):
-        a, b = of_query[query], of_index[found]
-        low, high = np.minimum(a, b), np.maximum(a, b)
-        pairs.update(np.unique((low * count + high)[low < high]).tolist())
-    for pair in sorted(pairs):
+    pairs = [np.zeros(0, np.int64)]
+    for side in (plain, mirrored):
+        queries = np.concatenate([h[c] for h, c in zip(side, chosen, strict=True)])
+        same = np.array_equal(queries, index)
+        asking = index if same else queries
+        for query, found in search(asking, index, most):
+            a, b = of_query[query], of_index[found]
+            low, high = np.minimum(a, b), np.maximum(a, b)
+            pairs.append(np.unique((low * count + high)[low < high]))
+    for pair in np.unique(np.concatenate(pairs)).tolist():
         yield divmod(pair, count)
 
 

@@ -145,7 +145,8 @@ def test_distance_against_plain_python(seed, m, n):
     assert distance(a, b) == distance(b, a) == expected
 
 
-def test_multi_index_search_finds_the_same_losers(monkeypatch):
+@pytest.mark.parametrize("most", [0, 1e12], ids=["multi-index", "close pairs"])
+def test_every_search_finds_the_same_losers(monkeypatch, most):
     rows = []
     for i in range(150):
         base, mirror = random_hashes(1000 + i, 10), random_hashes(5000 + i, 10)
@@ -156,6 +157,7 @@ def test_multi_index_search_finds_the_same_losers(monkeypatch):
     exact = NearDuplicate().select(facts)
     assert len(exact) == 50
     monkeypatch.setattr(near_duplicate, "EXACT_COMPARISONS", 0)
+    monkeypatch.setattr(near_duplicate, "MOST_COMPARISONS", most)
     assert NearDuplicate().select(facts) == exact
 
 
