@@ -28,6 +28,7 @@ POINTS = 60
 LEAST_POINTS = 12
 NEAR = 0.5  # pixels of those, between a point and where the camera's motion takes it
 SHARE = 0.4  # of the points that must follow, or the scene hides what the camera does
+TRIES = 100  # of two points each: where SHARE of them follow, all miss once in 10**7
 LEVER = 0.5  # widths from the middle at which zoom and roll are compared with pan and tilt
 MOVES = (  # of the picture: to the right, down, larger, clockwise
     ("pan_left", "pan_right"),
@@ -135,7 +136,9 @@ def shared_fit(before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
         return None
     middle = np.array([width / 2, height / 2], np.float32)
     old, new = corners[kept, 0] - middle, moved[kept, 0] - middle
-    fit, followed = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=NEAR)
+    fit, followed = cv2.estimateAffinePartial2D(
+        old, new, ransacReprojThreshold=NEAR, maxIters=TRIES
+    )
     if fit is None or followed.mean() < SHARE:
         return None
     return fit if 0.5 < float(np.hypot(fit[0, 0], fit[1, 0])) < 2 else None
