@@ -123,7 +123,7 @@ assert seen == ["OTHER_TOKEN", "GIVEN"]
 def test_known_adapters_cover_what_needs_weights_and_a_file_names_their_command(tmp_path: Path):
     known = {a.name: a for a in known_adapters()}
     assert set(known) == {"dnsmos", "nisqa", "vbench", "fvd", "fad", "clap", "imagebind",
-                          "synchformer", "syncnet", "judge"}  # fmt: skip
+                          "synchformer", "syncnet", "judge", "lips"}  # fmt: skip
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump([{"name": "fvd", "command": ["fvd", "{manifest}"]}]))
     (mine,) = read_adapters(path)
