@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -41,8 +42,10 @@ class Viewing:
     def frame(self, frame: Frame) -> None:
         """Takes the next frame."""
         beat()
-        for name in self._coded:
-            self._show(name, (frame,))
+        if self._coded:
+            once = replace(frame, full_luma=cache(frame.full_luma))
+            for name in self._coded:
+                self._show(name, (once,))
         self._kept.append(replace(frame, full_luma=_undeclared))
         if len(self._kept) == BATCH:
             self._show_kept()

@@ -23,7 +23,7 @@ from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip
 
 BLOCK = 8
-WINDOW = (640, 360)
+WINDOW = (384, 216)
 FLOOR = 0.25  # levels: a flat picture has no ratio
 
 

@@ -22,7 +22,7 @@ from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 
 TOOTH = 10  # levels of luma by which a line stands out from both its neighbours
-WINDOW = (512, 288)
+WINDOW = (384, 216)
 
 
 @dataclass(frozen=True, kw_only=True)
