@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 
@@ -42,11 +41,9 @@ class Viewing:
     def frame(self, frame: Frame) -> None:
         """Takes the next frame."""
         beat()
-        if self._coded:
-            once = replace(frame, full_luma=cache(frame.full_luma))
-            for name in self._coded:
-                self._show(name, (once,))
-        self._kept.append(replace(frame, full_luma=_undeclared))
+        for name in self._coded:
+            self._show(name, (frame,))
+        self._kept.append(replace(frame, luma=_undeclared))
         if len(self._kept) == BATCH:
             self._show_kept()
 

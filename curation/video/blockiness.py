@@ -79,7 +79,7 @@ class _Grids:
 
     def frame(self, frame: Frame) -> None:
         if self._sampling.takes(frame.seconds):
-            luma = centre(frame.full_luma(), *WINDOW)
+            luma = centre(frame.full_luma, *WINDOW)
             if min(luma.shape) >= 2 * BLOCK:
                 self._rows.append((frame.index, blockiness(luma)))
 

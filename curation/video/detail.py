@@ -125,7 +125,7 @@ class _Spectra:
 
     def frame(self, frame: Frame) -> None:
         if self._sampling.takes(frame.seconds):
-            luma = frame.full_luma()
+            luma = frame.full_luma
             found = detail(luma) if min(luma.shape) >= MIN_SIDE else None
             if found is not None:
                 self._rows.append((frame.index, found))

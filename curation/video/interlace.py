@@ -76,7 +76,7 @@ class _Combs:
 
     def frame(self, frame: Frame) -> None:
         if self._sampling.takes(frame.seconds):
-            luma = centre(frame.full_luma(), *WINDOW)
+            luma = centre(frame.full_luma, *WINDOW)
             if min(luma.shape) >= 3:
                 self._rows.append((frame.index, combed(luma)))
 

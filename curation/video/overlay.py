@@ -165,6 +165,12 @@ def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
+def _pack(bits: np.ndarray) -> bytes:
+    """Deflated by runs, which in sparse edges is smaller than by matches, and quicker."""
+    runs = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return runs.compress(bits.tobytes()) + runs.flush()
+
+
 def _unpack(tracks: Tracks, samples: slice) -> np.ndarray:
     """bool [samples, 4, height, width]."""
     height, width = (int(n) for n in tracks["size"])
@@ -194,7 +200,7 @@ class _Edges:
         least = 4 * STEP  # the filter's weights on either side sum to 4
         planes = np.stack([right > least, right < -least, down > least, down < -least])
         self._times.append((frame.index, frame.seconds))
-        self._packed.append(zlib.compress(np.packbits(planes).tobytes(), 1))
+        self._packed.append(_pack(np.packbits(planes)))
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         return {

@@ -337,7 +337,7 @@ def _image_frame(path: Path, info: MediaInfo, width: int) -> Frame:
         seconds=0.0,
         gray=gray,
         colour=lambda: bgr,
-        full_luma=lambda: cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY),
+        luma=lambda: cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY),
     )
 
 

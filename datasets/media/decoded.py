@@ -13,9 +13,8 @@ import numpy as np
 class Frame:
     """One decoded frame, upright, scaled to the analysis size (longer side 256 px at most).
 
-    gray: uint8 [height, width], its luma. colour: converts it, see `bgr`. full_luma: gives the luma
-    as coded, neither scaled nor turned, uint8 [coded height, coded width]; while a reference to it
-    is held, so is the whole picture.
+    gray: uint8 [height, width], its luma. colour, luma: what `bgr` and `full_luma` come from; while
+    the second is held, so is the whole picture as decoded.
     """
 
     index: int
@@ -23,12 +22,17 @@ class Frame:
     seconds: float  # since the first frame
     gray: np.ndarray
     colour: Callable[[], np.ndarray] = field(repr=False, compare=False)
-    full_luma: Callable[[], np.ndarray] = field(repr=False, compare=False)
+    luma: Callable[[], np.ndarray] = field(repr=False, compare=False)
 
     @cached_property
     def bgr(self) -> np.ndarray:
         """uint8 [height, width, 3], converted when first asked for."""
         return self.colour()
+
+    @cached_property
+    def full_luma(self) -> np.ndarray:
+        """Luma as coded, neither scaled nor turned: uint8 [coded height, coded width]."""
+        return self.luma()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class _Witness:
         self.seen: list[tuple[int, int, int]] = []
 
     def frame(self, frame: Frame) -> None:
-        total = int(frame.full_luma().sum()) if self._luma else 0
+        total = int(frame.full_luma.sum()) if self._luma else 0
         self.seen.append((frame.index, int(frame.gray.sum()) + int(frame.bgr.sum()), total))
 
     def finish(self, summary) -> dict[str, np.ndarray]:
