@@ -61,6 +61,12 @@ def run(folder: Path, *overrides: str) -> tuple[CurateResult, list[str]]:
     return curation.result(), labels
 
 
+def rejected(result: CurateResult, stage: str) -> int:
+    report = json.loads((Path(result.report).parent / "run.json").read_text())
+    (count,) = (s["tally"]["rejected"]["count"] for s in report["stages"] if s["name"] == stage)
+    return count
+
+
 @pytest.fixture(scope="module")
 def no_media():
     """Media are opened for the previews of the report alone, and these are no media."""
@@ -96,10 +102,8 @@ def test_a_full_ledger_is_decided_without_media_and_conserves(first, no_media):
     assert result.assets.into == CLIPS // 5
     assert CLIPS * 0.9 < result.clips.into <= CLIPS
     assert result.clips.into == result.clips.kept + result.clips.rejected
-    report = json.loads((Path(result.report).parent / "run.json").read_text())
-    stages = {stage["name"]: stage for stage in report["stages"]}
     for name in ("Blur", "NearDuplicate", "Balance"):
-        assert stages[name]["tally"]["rejected"]["count"] > 0
+        assert rejected(result, name) > 0
     assert Path(result.report).stat().st_size < 5_000_000
 
 
@@ -121,7 +125,8 @@ def test_a_moved_bound_searches_no_pairs_reads_no_tracks_and_opens_no_media(
     after, again = run(place, MOVED)
     assert after.redone == 0
     assert again == labels
-    assert after.clips.kept < before.clips.kept
+    # Of all that are kept, Balance has a say too.
+    assert rejected(after, "Blur") > rejected(before, "Blur")
     assert set(read) <= {"*"}  # what is known of all clips together
     assert no_media == []
 
