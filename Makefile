@@ -3,7 +3,8 @@
 #   make setup   .venv with the locked packages and this package, editable
 #   make check   formatting, lint, types
 #   make fix     formats and repairs what ruff can repair
-#   make test    the tests without those marked slow (SLOW=1: all of them)
+#   make test    the tests without those marked slow (SLOW=1: all of them), one process more than
+#                there are cores, since some wait (JOBS=n: as many)
 #   make demo    raw media -> shards -> report -> trained model -> clip, in demo/
 #   make docs    follows the links of the docs and runs their examples
 #   make bench   every script of benchmarks/
@@ -14,6 +15,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 UV     := $(BIN)/uv
+JOBS   ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: setup check fix test demo docs bench lock
 .DEFAULT_GOAL := setup
@@ -41,7 +43,7 @@ fix: $(STAMP)
 	$(BIN)/ruff format .
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow") $(ARGS)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(SLOW),,-m "not slow") $(ARGS)
 
 demo: $(STAMP)
 	$(BIN)/reelmill demo demo $(ARGS)

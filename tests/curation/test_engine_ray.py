@@ -90,6 +90,7 @@ def crew(nodes):
         yield made
 
 
+@pytest.mark.slow
 def test_results_come_in_the_order_of_the_items_from_more_than_one_node(crew):
     items = [(0.3, 0), (0.0, 1), (0.2, 2), (0.0, 3), (0.1, 4)]
     assert results(crew, items, pause) == [0, 1, 2, 3, 4]

@@ -155,6 +155,7 @@ def test_a_standing_needs_what_was_asked_for(tmp_path: Path):
     assert made.summary.standing("a", "b").better == "unclear"  # one prompt says nothing
 
 
+@pytest.mark.slow
 def test_the_bench_of_a_corpus_holds_what_was_never_trained_on(tmp_path: Path):
     corpus, latents = tmp_path / "corpus", tmp_path / "latents"
     truth = make_corpus(corpus, seed=3, training_clips=5)

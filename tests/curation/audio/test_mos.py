@@ -100,6 +100,7 @@ def mos_of(path) -> dict:
     return rated([Heard(read_mono(path), facts_of_file(Voice(), path))])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.media
 def test_real_speech_and_its_noisy_copies_lie_on_their_sides_of_the_bound(media, peer):
     stage = MOS()

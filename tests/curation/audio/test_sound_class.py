@@ -130,6 +130,7 @@ def test_windows(weights):
     assert model.names[silence[0].argmax()] == "Silence"
 
 
+@pytest.mark.slow
 @pytest.mark.media
 def test_real_sound_and_its_confusion_table(media, weights):
     """There is no singing among the real sounds: that class is not tested by them."""

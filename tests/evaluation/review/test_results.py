@@ -36,6 +36,7 @@ def test_ranking_ties_and_side_are_recovered():
     assert found.answered == found.asked
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_their_rate():
     """Of ratings and of Good-Bad scores, over rounds that differ in their seed alone."""
     truth = {"ace": 0.6, "bee": 0.0}
