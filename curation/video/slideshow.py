@@ -50,7 +50,7 @@ class Slideshow(FrameStage):
     )
     fps: float = 1.0
     tolerance: float = 3.0
-    max_still_share: Bound = at_most(0.7, "still_share", "slideshow")
+    max_still_share: Bound = at_most(0.75, "still_share", "slideshow")
 
     def open(self, info: MediaInfo) -> _Pairs:
         return _Pairs(self.fps)
