@@ -22,8 +22,8 @@ class Viewing:
     """Analysers of several stages over one asset's shared decode.
 
     Small frames are kept and shown 32 at a time, to one stage after the other: decoding a frame
-    clears a core's caches of all else, and a stage that then looks at one small picture takes up to
-    three times as long as with its code and tables at hand (benchmarks/decode_pass.py). Stages that
+    clears a core's caches of all else, and a stage that then looks at one small picture takes about
+    twice as long as with its code and tables at hand. Stages that
     look at the picture as coded are shown each frame at once, since a kept one would hold a large
     picture of the decoder's.
 

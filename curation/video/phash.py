@@ -19,7 +19,7 @@ BORDER_LUMA = 12.0  # rows and columns darker than this on average, at the edges
 MIN_PICTURE = 0.25  # of the frame; with less left it is a dark picture, not one with bars
 MIN_DEVIATION = 2.0  # of luma; a flatter frame has a hash of noise
 HEX = 16  # characters of one hash
-PICTURE = 128  # pixels of the longer side that is hashed: imagehash from there is 4 times faster
+PICTURE = 128  # pixels of the longer side that is hashed: half of the shared frames'
 _SIDE = 32  # what imagehash.phash reduces to: 8 x 4
 _DCT = dct(np.eye(_SIDE), axis=0)[:8]  # its first 8 rows: low frequencies are all that is read
 _MIRROR = np.where(np.arange(8) % 2, -1.0, 1.0)
@@ -32,7 +32,8 @@ class PHash(FrameStage):
 
     64 bits each, as 16 hexadecimal digits, joined in order of time. Frames of one flat tone have
     no hash. At 2 fps copies that begin 1.3 s later were up to 18 bits apart in fast motion, at
-    4 fps at most 6. source_pixels and source_bytes say which of two duplicates is the better copy.
+    4 fps at most 6 (measured at 256 pixels). source_pixels and source_bytes say which of two
+    duplicates is the better copy.
     """
 
     paper: ClassVar = "section 3.4, deduplication; here by perceptual hash"
@@ -116,5 +117,5 @@ def phash(gray: np.ndarray) -> tuple[int, int]:
 
 
 def _bits(low: np.ndarray) -> int:
-    middle = np.partition(low, (31, 32), axis=None)[31:33].mean()  # np.median, five times faster
+    middle = np.partition(low, (31, 32), axis=None)[31:33].mean()  # np.median, but quicker
     return int.from_bytes(np.packbits(low > middle).tobytes(), "big")

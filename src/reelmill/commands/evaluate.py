@@ -122,9 +122,7 @@ def prompts(prompts: PromptFiles = None, as_json: Json = False) -> None:
 
 
 @app.command(
-    epilog=examples(
-        "reelmill evaluate corpus demo/corpus --latents demo/work/latents -o demo/bench.yaml"
-    )
+    epilog=examples("reelmill evaluate corpus corpus --latents work/latents -o bench.yaml")
 )
 def corpus(
     folder: Annotated[Path, typer.Argument(help="What `corpus make` wrote.", metavar="CORPUS")],
