@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from reelmill.datasets.shards import (
     read_manifest,
     write_shards,
 )
-from reelmill.datasets.workspace import Workspace
+from reelmill.datasets.workspace import Workspace, aside
 from reelmill.errors import MediaError, ReelmillError
 
 MAX_CAPTION_BYTES = 64 << 10
@@ -58,7 +57,7 @@ def cut_file(
 ) -> Found:
     """Cuts one clip: the file, there whole or not at all, and a row of the stage's facts."""
     found = Found()
-    part = final.with_name(f"part-{secrets.token_hex(4)}-{final.name}")  # others may cut it too
+    part = aside(final)
     try:
         with found.timing(stage.name), naming(stage.name, str(path)):
             written = cut(path, info, clip, part, stage.settings, box)
@@ -192,8 +191,9 @@ class Packer:
         else:
             manifest = read_manifest(self.folder)
         packed = {self._name(clip.id) for clip in survivors}
-        for name in self._made():
-            if name in packed or name.startswith("part-"):  # of workers that died over them
+        rejected = {self._name(clip.id) for clip in self.clips} - packed  # by this stage
+        for name in self._made() - rejected:
+            if name.endswith(SUFFIX[self.level.recipe.kind]):
                 (self.workspace.cuts / name).unlink()
         paths = tuple(self.folder / shard.file for shard in manifest)
         return Materialised(paths, tuple(manifest), self.cut_now, len(survivors))

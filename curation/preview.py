@@ -15,6 +15,7 @@ from reelmill.curation.marks import Mark, digest, draw
 from reelmill.datasets.media.decode import MediaInfo, clip_audio, clip_frames
 from reelmill.datasets.media.encode import write_audio, write_image, write_video
 from reelmill.datasets.sample import Clip, Kind
+from reelmill.datasets.workspace import aside
 from reelmill.errors import MediaError
 
 HEIGHT = 180
@@ -42,7 +43,7 @@ def make_preview(
     """
     if find_preview(folder, clip, marks) is None:
         files = _files(folder, clip, marks)
-        poster, player = (file.with_name(f"part-{file.name}") for file in files)
+        poster, player = (aside(file) for file in files)
         try:
             _make(poster, player, path, info, clip, marks)
         except (MediaError, ValueError):

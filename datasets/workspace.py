@@ -14,6 +14,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,15 @@ def commit_bytes(path: Path, data: bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def aside(path: Path) -> Path:
+    """A name beside `path`, of the same suffix, for a file that will take its place once whole.
+
+    What a writer leaves under such a name when it is killed, the next one to lock the workspace
+    removes.
+    """
+    return path.with_name(f".{secrets.token_hex(4)}.tmp-{path.name}")
 
 
 def table_bytes(table: pa.Table) -> bytes:
@@ -128,11 +138,20 @@ class Workspace:
             file.truncate()
             file.write(f"process {os.getpid()}\n")
             file.flush()
+            self._remove_leftovers()
             try:
                 yield
             finally:
                 file.seek(0)
                 file.truncate()
+
+    def _remove_leftovers(self) -> None:
+        """Removes half-written files of runs that were killed: who holds the lock has no rival."""
+        shards = self.root / "shards"
+        for folder in (self.manifest, self.ledger, self.tracks, self.previews, self.cuts, shards):
+            for leftover in folder.rglob(".*.tmp-*"):
+                if leftover.is_file():
+                    leftover.unlink(missing_ok=True)
 
 
 def open_workspace(root: Path, *, create: bool = True) -> Workspace:

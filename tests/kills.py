@@ -69,6 +69,7 @@ class Scene:
         assert digests(workspace / "shards") == digests(self.whole / "shards")
         assert content(workspace) == content(self.whole)
         assert list((workspace / "cuts").iterdir()) == []
+        assert list(workspace.rglob(".*tmp*")) == []
 
 
 def decoded(workspace: Path) -> int:

@@ -315,7 +315,7 @@ class _Sound:
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place if the body succeeds."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from reelmill.datasets.corpus.render import render_scene
 from reelmill.datasets.corpus.scene import random_scene
 from reelmill.datasets.corpus.sound import scene_audio
 from reelmill.datasets.media.encode import write_audio, write_image, write_video
+from reelmill.datasets.workspace import aside
 from reelmill.errors import RecipeError, SourceError, WorkspaceError
 from reelmill.reports.page import load
 
@@ -201,6 +202,28 @@ def test_interrupting_a_step_keeps_what_was_done(corpus, tmp_path):
     steps.close()
     _, outcomes = run(corpus, tmp_path / "w")
     assert outcomes["video: shared decode"].measured == 2  # of three, one was done
+
+
+def test_what_killed_runs_left_half_written_is_removed(corpus, first, tmp_path):
+    curation = Curation(CurateOptions(sources=(str(corpus),), workspace=tmp_path / "w"))
+    steps = curation.steps()
+    for step in steps:
+        step.run()
+        if step.label.startswith("video: cut"):
+            break
+    steps.close()
+    workspace = curation.workspace
+    cut = next(workspace.cuts.glob("*.mp4"))
+    cut.with_name(f"rejected-since.{cut.name}").write_bytes(b"a clip that no bound lets through")
+    folders = (workspace.cuts, workspace.previews, workspace.tracks / "Shots", workspace.manifest)
+    for folder in folders:
+        folder.mkdir(exist_ok=True, parents=True)
+        aside(folder / "part.mp4").write_bytes(b"half")
+        (folder / f".part.parquet.tmp-{os.getpid()}").write_bytes(b"half")
+    run(corpus, tmp_path / "w")
+    assert list(workspace.root.rglob(".*.tmp-*")) == []
+    assert list(workspace.cuts.iterdir()) == []
+    assert digests(workspace.root / "shards") == digests(Path(first.workspace) / "shards")
 
 
 def test_an_unreadable_file_fails_and_harms_no_other(corpus, tmp_path, monkeypatch):
