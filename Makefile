@@ -17,6 +17,9 @@ STAMP  := $(VENV)/.set-up
 UV     := $(BIN)/uv
 JOBS   ?= $(shell expr $$(nproc) + 1)
 
+# Tests and demo start Python hundreds of times: it may keep what it compiled, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup check fix test demo docs bench lock
 .DEFAULT_GOAL := setup
 

@@ -134,6 +134,9 @@ class _Planter:
             return [_hexadecimal(row) for row in self.hashes]
         if fact.name == "phash_mirrored":
             return [_hexadecimal(~row) for row in self.hashes]
+        if fact.name.endswith("_box"):
+            corners = np.sort(self.rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)
+            return [" ".join(f"{side:.4f}" for side in box) for box in corners]
         if fact.dtype is str:
             return [f"{fact.name} {n}" for n in self.rng.integers(0, 1000, count)]
         low, high = fact.low, fact.high

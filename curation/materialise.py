@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -190,13 +190,23 @@ class Packer:
             )
         else:
             manifest = read_manifest(self.folder)
-        packed = {self._name(clip.id) for clip in survivors}
-        rejected = {self._name(clip.id) for clip in self.clips} - packed  # by this stage
-        for name in self._made() - rejected:
-            if name.endswith(SUFFIX[self.level.recipe.kind]):
-                (self.workspace.cuts / name).unlink()
+        self._remove_cuts({clip.id for clip in survivors})
         paths = tuple(self.folder / shard.file for shard in manifest)
         return Materialised(paths, tuple(manifest), self.cut_now, len(survivors))
+
+    def _remove_cuts(self, packed: Collection[str]) -> None:
+        """Removes cuts that are packed, of other settings, or of clips that are not there now.
+
+        Those of clips that are rejected now stay: they may come back.
+        """
+        there = set(self.level.clips.units.ids)
+        for name in self._made():
+            clip, _, _ = name.partition(".")
+            if not name.endswith(SUFFIX[self.level.recipe.kind]):
+                continue
+            stale = clip not in there or (clip in self.keys and name != self._name(clip))
+            if stale or clip in packed:
+                (self.workspace.cuts / name).unlink()
 
     def _samples(self, clips: Sequence[Clip], advance: Advance) -> Iterator[ShardSample]:
         units = self.level.clips.units

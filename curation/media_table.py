@@ -102,7 +102,9 @@ def clips_from(table: pa.Table, kind: Kind) -> dict[str, list[Clip]]:
     bases: dict[str, Fraction] = {}
     for unit, clip_id, of_kind, start, end, base, origin, first, last in zip(*columns, strict=True):
         if of_kind == kind:
-            time_base = bases.setdefault(base, Fraction(base))
+            if base not in bases:
+                bases[base] = Fraction(base)
+            time_base = bases[base]
             clip = Clip(unit, kind, start, end, time_base, origin, first, last)
             found.setdefault(unit, {})[clip_id] = clip
     return {unit: sorted(clips.values()) for unit, clips in found.items()}

@@ -61,14 +61,8 @@ class NearDuplicate(TableStage):
 
     def compare(self, table: FactTable) -> Mapping[str, np.ndarray]:
         """All pairs of near duplicates: rows a < b, the bits that differ, whether mirrored."""
-        pairs = list(self._pairs(table)) if self.max_distance.value is not None else []
-        a, b, bits, flipped = zip(*pairs, strict=True) if pairs else ((), (), (), ())
-        return {
-            "a": np.array(a, np.int64),
-            "b": np.array(b, np.int64),
-            "bits": np.array(bits, np.float64),
-            "flipped": np.array(flipped, bool),
-        }
+        a, b, bits, flipped = self._pairs(table)
+        return {"a": a, "b": b, "bits": bits, "flipped": flipped}
 
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
         if self.max_distance.value is None or len(table) < 2:
@@ -84,20 +78,20 @@ class NearDuplicate(TableStage):
             matches.setdefault(a, {})[b] = matches.setdefault(b, {})[a] = (bits, flipped)
         return self._losers(table, matches)
 
-    def _pairs(self, table: FactTable) -> Iterator[tuple[int, int, float, bool]]:
-        if len(table) < 2:
-            return
-        most = int(self.max_distance.value or 0)
+    def _pairs(self, table: FactTable) -> tuple[np.ndarray, ...]:
+        if self.max_distance.value is None or len(table) < 2:
+            return tuple(np.zeros(0, dtype) for dtype in (np.int64, np.int64, np.float64, bool))
+        most = int(self.max_distance.value)
         plain, mirrored = _hashes(table["phash"]), _hashes(table["phash_mirrored"])
-        assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
-        for a, b in _candidates(plain, mirrored, most):
-            if not self.same_asset and assets[a] == assets[b]:
-                continue
-            as_is = distance(plain[a], plain[b])
-            flipped = distance(mirrored[a], plain[b])
-            nearest = min(as_is, flipped)
-            if nearest <= most:
-                yield a, b, nearest, flipped < as_is
+        a, b = _candidates(plain, mirrored, most)
+        if not self.same_asset:
+            assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
+            apart = assets[a] != assets[b]
+            a, b = a[apart], b[apart]
+        as_is, flipped = distances(plain, plain, a, b), distances(mirrored, plain, a, b)
+        bits = np.minimum(as_is, flipped)
+        near = bits <= most
+        return a[near], b[near], bits[near], (flipped < as_is)[near]
 
     def _losers(
         self, table: FactTable, matches: Mapping[int, Mapping[int, tuple[float, bool]]]
@@ -132,16 +126,34 @@ class NearDuplicate(TableStage):
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """`distances` of one pair of clips: uint64 hashes [frames] each."""
+    first = np.zeros(1, np.int64)
+    return float(distances([a], [b], first, first)[0])
+
+
+def distances(
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], a: np.ndarray, b: np.ndarray
+) -> np.ndarray:
     """Median over the shorter of the smallest Hamming distance to any frame of the longer.
 
-    a, b: uint64 hashes [frames]; either order gives the same.
+    first, second: uint64 hashes [frames] of clips. a, b: the pairs first[a[i]], second[b[i]]
+    [pairs]; either order gives the same. Returns bits [pairs], float64.
     """
-    short, long_ = (a, b) if len(a) <= len(b) else (b, a)
-    bits = np.bitwise_count(short[:, None] ^ long_[None, :])
-    nearest = np.median(bits.min(axis=1))
-    if len(a) == len(b):
-        nearest = min(nearest, np.median(bits.min(axis=0)))
-    return float(nearest)
+    bits = np.empty(len(a))
+    lengths = [np.array([len(hashes) for hashes in side], np.int64) for side in (first, second)]
+    shapes = np.stack([lengths[0][a], lengths[1][b]], axis=1)
+    for frames in np.unique(shapes, axis=0):
+        alike = np.flatnonzero((shapes == frames).all(axis=1))
+        for rows in np.array_split(alike, -(-len(alike) * int(frames.prod()) // _CHUNK)):
+            left, right = (
+                np.stack([side[i] for i in picked[rows]])
+                for side, picked in ((first, a), (second, b))
+            )
+            apart = np.bitwise_count(left[:, :, None] ^ right[:, None, :])
+            over = [np.median(apart.min(axis=axis), axis=1) for axis in (2, 1)]
+            short, long_ = over if frames[0] <= frames[1] else reversed(over)
+            bits[rows] = np.minimum(short, long_) if frames[0] == frames[1] else short
+    return bits
 
 
 def _hashes(texts: Iterable[Any]) -> list[np.ndarray]:
@@ -154,7 +166,7 @@ def _hashes(texts: Iterable[Any]) -> list[np.ndarray]:
 
 def _candidates(
     plain: Sequence[np.ndarray], mirrored: Sequence[np.ndarray], most: int
-) -> Iterator[tuple[int, int]]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows a < b with a frame of one within `most` bits of a frame of the other, rising.
 
     A few frames of each clip are looked up among all frames: beyond EXACT_COMPARISONS by
@@ -170,13 +182,14 @@ def _candidates(
     index, of_index = index[fresh], of_index[fresh]
     chosen = [_spread(len(h)) for h in plain]
     of_query = np.repeat(owners, [len(c) for c in chosen])
+    none = np.zeros(0, np.int64)
     if not len(index):
-        return
+        return none, none
     comparisons = 2 * len(of_query) * len(index)
     search = close_pairs if comparisons <= MOST_COMPARISONS else _multi_index
     search = _every_pair if comparisons <= EXACT_COMPARISONS else search
     count = len(plain)
-    pairs = [np.zeros(0, np.int64)]
+    pairs = [none]
     for side in (plain, mirrored):
         queries = np.concatenate([h[c] for h, c in zip(side, chosen, strict=True)])
         same = np.array_equal(queries, index)
@@ -185,8 +198,7 @@ def _candidates(
             a, b = of_query[query], of_index[found]
             low, high = np.minimum(a, b), np.maximum(a, b)
             pairs.append(np.unique((low * count + high)[low < high]))
-    for pair in np.unique(np.concatenate(pairs)).tolist():
-        yield divmod(pair, count)
+    return np.divmod(np.unique(np.concatenate(pairs)), count)
 
 
 def _every_pair(

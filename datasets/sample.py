@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
 
 MICRO = 1_000_000
 
@@ -83,7 +84,7 @@ class Asset:
         return self.sha256[:16]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, order=True)
 class Clip:
     """The span [start_pts, end_pts) of an asset, in ticks of `time_base` seconds.
 
@@ -122,7 +123,7 @@ class Clip:
         base = self.time_base
         return (self.end_pts - self.start_pts) * base.numerator / base.denominator
 
-    @property
+    @cached_property
     def id(self) -> str:
         """`<sha256[:16]>_<start_us>_<end_us>`: also the clip's key in a shard."""
         return f"{self.asset[:16]}_{self.start_us}_{self.end_us}"

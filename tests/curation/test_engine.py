@@ -214,7 +214,8 @@ def test_what_killed_runs_left_half_written_is_removed(corpus, first, tmp_path):
     steps.close()
     workspace = curation.workspace
     cut = next(workspace.cuts.glob("*.mp4"))
-    cut.with_name(f"rejected-since.{cut.name}").write_bytes(b"a clip that no bound lets through")
+    cut.with_name(f"{'f' * 16}_0_1000.{'0' * 32}.mp4").write_bytes(b"of a file that is gone")
+    cut.with_name(f"{cut.name.partition('.')[0]}.{'0' * 32}.mp4").write_bytes(b"of other settings")
     folders = (workspace.cuts, workspace.previews, workspace.tracks / "Shots", workspace.manifest)
     for folder in folders:
         folder.mkdir(exist_ok=True, parents=True)

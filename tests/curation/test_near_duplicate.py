@@ -13,7 +13,7 @@ from tests.frames import measured
 from tests.media import smooth_noise
 
 from reelmill.curation import near_duplicate
-from reelmill.curation.near_duplicate import NearDuplicate, distance
+from reelmill.curation.near_duplicate import NearDuplicate, distance, distances
 from reelmill.curation.stage import FactTable
 from reelmill.curation.video.phash import PHash
 from reelmill.datasets.corpus import defects
@@ -143,6 +143,9 @@ def test_distance_against_plain_python(seed, m, n):
 
     expected = min(median(a, b), median(b, a)) if m == n else median(short, long_)
     assert distance(a, b) == distance(b, a) == expected
+    c = random_hashes(seed + 2, n)
+    several = distances([a, b], [b, c, a], np.array([0, 0, 1, 0]), np.array([0, 2, 1, 0]))
+    assert several.tolist() == [expected, 0.0, distance(b, c), expected]
 
 
 @pytest.mark.parametrize("most", [0, 1e12], ids=["multi-index", "close pairs"])

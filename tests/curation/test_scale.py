@@ -27,7 +27,7 @@ RECIPE = """
 kind: video
 max_failed: 1.0
 stages:
-  [Probe, Integrity, Shots, Exposure, Blur, Motion, Freeze, Loudness, Clipping, Voice, PHash,
+  [Probe, Integrity, Shots, Exposure, Blur, Motion, Freeze, Text, Loudness, Clipping, Voice, PHash,
    NearDuplicate, MOS, Balance: {max_share: 0.13}, Cut]
 """
 
