@@ -149,6 +149,20 @@ def verdict_count(result, kind: str) -> int:
     return sum(r["level"] == "clip" and r["kind"] == kind and r["outcome"] == "kept" for r in rows)
 
 
+def test_deleted_files_leave_the_shards_as_if_they_had_never_been(corpus, first, tmp_path):
+    media = tmp_path / "media"
+    media.mkdir()
+    for file in corpus.iterdir():
+        if file.name != "b.mkv":
+            os.link(file, media / file.name)
+    left, _ = run(media, shutil.copytree(first.workspace, tmp_path / "w"))
+    alone, _ = run(media, tmp_path / "alone")
+    assert left.clips == alone.clips
+    assert digests(tmp_path / "w" / "shards") == digests(tmp_path / "alone" / "shards")
+    assert digests(tmp_path / "w" / "shards") != digests(Path(first.workspace) / "shards")
+    assert left.redone == 0 < alone.redone
+
+
 def test_one_changed_file_is_the_only_one_measured(corpus, first, tmp_path):
     media = tmp_path / "media"
     media.mkdir()

@@ -7,16 +7,20 @@ import hashlib
 import inspect
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from tests.media import noise_video
+from tests.media import noise_video, still
 from tests.ray_nodes import wait_until_gone
 
+from reelmill.curation.engine import MAX_GROUPS
 from reelmill.datasets.corpus.corpus import make_corpus
 from reelmill.flows.artifacts import cell, facts_table
 
@@ -62,6 +66,27 @@ def test_flows_give_the_bytes_of_direct_commands(tmp_path: Path):
         reelmill(*way, "encode", "-w", work)
     for part in ("shards", "latents"):
         assert digests(tmp_path / "direct" / part) == digests(tmp_path / "flow" / part)
+
+
+@pytest.mark.slow
+def test_task_runs_grow_with_stages_and_not_with_clips(tmp_path):
+    """Beyond so many groups of files the groups grow, and their number does not."""
+    runs = []
+    for count in (3, 500):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for seed in range(count):
+            still(folder / f"{seed}.jpg", seed=seed)
+        budget = ("--recipe", "image", "--allow-missing", "--max-failed", 1)
+        done = reelmill("flow", "curate", folder, "-w", tmp_path / f"w{count}", *budget)
+        assert done["files"]["in"] == count
+        database = tmp_path / f"w{count}" / ".prefect" / "prefect.db"
+        with contextlib.closing(sqlite3.connect(database)) as db:
+            names = [name for (name,) in db.execute("SELECT name FROM task_run")]
+        runs.append(Counter(re.sub(r" [0-9]+/[0-9]+$", "", name) for name in names))
+    few, many = runs
+    assert few.keys() == many.keys()
+    assert max(many.values()) <= MAX_GROUPS
 
 
 @pytest.mark.slow
