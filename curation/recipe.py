@@ -120,6 +120,9 @@ def _coerce(stage: Stage, name: str, value: Any, where: str) -> Any:
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if tuple in kinds and isinstance(value, list):
+        of = typing.get_args(allowed[kinds.index(tuple)])[0]
+        if not all(type(item) is of for item in value):
+            raise OverrideError(f"{where} is {value!r}; it must be a list of {of.__name__}.")
         return tuple(value)
     if isinstance(value, bool) and bool not in kinds:
         kinds = ()

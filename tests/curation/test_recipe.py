@@ -87,6 +87,7 @@ def test_any_number_set_is_the_number_used(value):
         ("Size.min_height", "Stage.field=value"),
         ("Cuts.detector=3", "must be str"),
         ("Cuts.levels=3", "must be tuple"),
+        ("Cuts.levels=[[]]", "must be a list of"),
         ("Cuts.scale=true", "must be float"),
         ("Cuts.scale=[", "no YAML value"),
         ("Cuts.scale=!!python/object/apply:os.system ['true']", "no YAML value"),
