@@ -88,13 +88,13 @@ def stage_components(
     """What each stage's key is made of, by stage and component.
 
     weights: digest of each weights entry that is present. needs: keys of the stages that add what
-    a stage needs.
+    a stage needs or reads.
     """
     found: dict[str, dict[str, Any]] = {}
     keys: dict[str, str] = {}
     adds: dict[str, str] = {}
     for stage in stages:
-        needed = sorted({adds[need] for need in stage.needs if need in adds})
+        needed = sorted({adds[need] for need in (*stage.needs, *stage.reads) if need in adds})
         found[stage.name] = {
             "stage": stage.name,
             "version": stage.version,

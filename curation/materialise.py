@@ -218,12 +218,13 @@ class Packer:
             asset = self.level.by_id[clip.asset]
             waits = self._name(name) in made
             given = json.loads(asset.columns) if asset.columns else []
+            facts = self._facts(row)
             data = self._file(clip).read_bytes() if waits else self.existing[name, key]()
             yield ShardSample(
                 key=name,
                 suffix=SUFFIX[clip.kind],
                 media=data,
-                caption=_caption(asset, given),
+                caption=_caption(asset, given) or _measured_caption(facts),
                 record={
                     "id": name,
                     "kind": str(clip.kind),
@@ -233,7 +234,7 @@ class Packer:
                     "end_us": clip.end_us,
                     "cut_key": key,
                     "cut": proven,
-                    "facts": self._facts(row),
+                    "facts": facts,
                 }
                 | ({"manifest": given} if given else {}),
             )
@@ -255,6 +256,12 @@ class Packer:
 
 def _number(value: np.floating, dtype: type) -> float | int | bool:
     return dtype(value) if dtype is not float else round(float(value), 6)
+
+
+def _measured_caption(facts: Mapping[str, Any]) -> str | None:
+    """What the stage Caption wrote, where the recipe has it."""
+    made = facts.get("caption_structured")
+    return made if isinstance(made, str) else None
 
 
 def _caption(asset: Asset, given: Sequence[Mapping[str, Any]]) -> str | None:

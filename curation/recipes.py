@@ -24,6 +24,7 @@ from reelmill.curation.audio.transcript_check import TranscriptCheck
 from reelmill.curation.audio.true_peak import TruePeak
 from reelmill.curation.audio.voice import Voice
 from reelmill.curation.balance import Balance
+from reelmill.curation.caption.caption import Caption
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.image.quality import Quality
 from reelmill.curation.near_duplicate import NearDuplicate
@@ -85,6 +86,7 @@ def video() -> Recipe:
             Transcript(),
             TranscriptCheck(),
             Balance(),
+            Caption(),
             Cut(),
         ),
     )
@@ -108,6 +110,7 @@ def image() -> Recipe:
             Quality(),
             Text(),
             Balance(),
+            Caption(),
             Cut(),
         ),
     )
@@ -134,6 +137,7 @@ def audio() -> Recipe:
             SoundClass(),
             Transcript(),
             TranscriptCheck(),
+            Caption(),
             Cut(),
         ),
     )

@@ -124,6 +124,7 @@ class Stage(ABC):  # noqa: B024 - the shapes below carry the abstract methods
     version: raise it when the same input and fields would give other facts.
     kinds:   kinds of asset it applies to; others get `not applicable`.
     needs:   names of facts that an earlier stage must add.
+    reads:   names of facts that it uses where an earlier stage adds them.
     adds:    facts that it adds. All of them are in what it returns, each a value or a NoValue.
     paper:   where the paper asks for it.
     """
@@ -131,6 +132,7 @@ class Stage(ABC):  # noqa: B024 - the shapes below carry the abstract methods
     version: ClassVar[int] = 1
     kinds: ClassVar[frozenset[Kind]] = ALL_KINDS
     needs: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ()
     adds: ClassVar[tuple[Fact, ...]] = ()
     paper: ClassVar[str] = ""
     resources: ClassVar[Resources] = Resources()

@@ -24,6 +24,7 @@ from reelmill.commands import (
     diff,
     doctor,
     encode,
+    enhance,
     evaluate,
     forget,
     generate,
@@ -104,6 +105,7 @@ app.add_typer(review.app, name="review")
 app.add_typer(model.app, name="model")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(arena.app, name="arena")
+app.command(epilog=enhance.EPILOG)(enhance.enhance)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(weights.app, name="weights")
 app.command(epilog=status.EPILOG)(status.status)

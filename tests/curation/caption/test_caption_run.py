@@ -1,0 +1,91 @@
+"""A whole run with a caption model: asked once for each clip, and its failures are the clip's."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from tests.caption_server import model_on_loopback
+from tests.media import noise_video, still
+from tests.small_run import recipe_file
+
+from reelmill.curation.engine import CurateOptions, Curation
+from reelmill.curation.result import CurateResult
+
+RECIPE = """
+kind: video
+max_failed: 1.0
+stages:
+  - Probe
+  - Integrity
+  - Shots: {min_seconds: 0.5}
+  - Voice
+  - Caption: {model: MODEL, url: "URL", tries: 2, at_once: 1}
+  - Cut
+"""
+
+
+def run(folder: Path, url: str = "", model: str = "seer") -> CurateResult:
+    recipe = recipe_file(folder, RECIPE.replace("MODEL", model).replace("URL", url))
+    options = CurateOptions(
+        sources=(str(folder / "media"),), workspace=folder / "w", recipe=recipe, workers=1,
+        allow_missing=True,
+    )  # fmt: skip
+    curation = Curation(options)
+    for step in curation.steps():
+        step.run()
+    return curation.result()
+
+
+def texts(result: CurateResult) -> dict[str, str]:
+    found = {}
+    for shard in result.shards:
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                if member.name.endswith(".txt"):
+                    found[member.name] = tar.extractfile(member).read().decode()
+    return found
+
+
+@pytest.fixture
+def films(tmp_path) -> Path:
+    (tmp_path / "media").mkdir()
+    for seed in range(3):
+        noise_video(tmp_path / "media" / f"{seed}.mp4", seconds=1.0, seed=seed)
+    return tmp_path
+
+
+def test_each_clip_is_asked_about_once_wherever_the_model_is(films):
+    with model_on_loopback() as model:
+        first = run(films, model.url)
+        assert first.clips.kept == 3
+        assert len(model.asked) == 3
+        made = texts(first)
+        assert len(made) == 3
+        for question in model.asked:
+            assert sum(f"Much to see in {question.clip}." in text for text in made.values()) == 1
+        assert run(films, f"{model.url}/").redone == 0
+        assert len(model.asked) == 3
+        run(films, model.url, "another")
+        assert len(model.asked) == 6
+
+
+def test_what_a_model_would_not_say_is_failed_and_tried_by_the_next_run(films):
+    with model_on_loopback() as model:
+        model.answer = lambda q: "<html>" if q.clip == model.asked[0].clip else model.well(q)
+        first = run(films, model.url)
+        assert first.clips.to_json() == {"in": 3, "kept": 2, "rejected": 0, "failed": 1}
+        model.answer = None
+        before = len(model.asked)
+        assert run(films, model.url).clips.kept == 3
+        assert len(model.asked) == before + 1
+
+
+def test_a_caption_that_was_given_is_kept_and_the_measured_one_stands_beside_it(films):
+    (films / "media" / "1.txt").write_text("a given caption")
+    still(films / "media" / "picture.jpg")
+    with_model = run(films, model='""')
+    found = sorted(texts(with_model).values())
+    assert found.count("a given caption") == 1
+    assert sum(text.startswith("A video.") for text in found) == 2
