@@ -24,6 +24,7 @@ from reelmill.curation.examples import Gallery
 from reelmill.curation.level import Level
 from reelmill.curation.policy import Decisions
 from reelmill.curation.recipe import to_yaml
+from reelmill.curation.request import save_request
 from reelmill.curation.result import Count, CurateResult
 from reelmill.curation.run_record import known_runs, save_run
 from reelmill.curation.stage_account import asset_level, clip_level, stage_report
@@ -32,7 +33,9 @@ from reelmill.datasets.ingest.remote import shown, unsecret
 from reelmill.datasets.manifest import printable
 from reelmill.datasets.sample import Outcome, Verdict
 from reelmill.datasets.workspace import Workspace
+from reelmill.errors import ReelmillError
 from reelmill.reports import page
+from reelmill.reports.drift import alarms
 from reelmill.reports.schema import (
     MAX_FAILURES,
     Amount,
@@ -47,6 +50,7 @@ from reelmill.reports.schema import (
     Totals,
     WeightUsed,
 )
+from reelmill.reports.votes import VoteLog
 
 if TYPE_CHECKING:
     from reelmill.curation.engine import CurateOptions, Curation
@@ -81,8 +85,11 @@ def account(curation: Curation) -> CurateResult:
     levels = list(curation.levels.values())
     report, counts = _report(curation, levels)
     folder = curation.workspace.runs / curation.run
+    drifted = _drifted(curation, report)
+    report = report.model_copy(update={"notes": [*report.notes, *drifted]})
     save_verdicts(curation, levels)
     save_run(curation, levels)
+    save_request(curation.options, folder)
     page.save(report, folder)
     rendered = page.render(folder)
     made = curation.made.values()
@@ -109,11 +116,12 @@ def _report(
     gallery = Gallery(curation.workspace, folder, curation.workers)
     ingest = _ingest_stage(curation)
     stages = [ingest]
+    votes = VoteLog(curation.workspace.root).last()
     clips = Tally()
     for level in levels:
         for ledgered in (asset_level(level), clip_level(level)):
             for index in range(len(ledgered.stages)):
-                stages.append(stage_report(level, ledgered, index, gallery))
+                stages.append(stage_report(level, ledgered, index, gallery, votes))
         last = clip_level(level)
         rows = range(len(last.decisions.units))
         clips += Tally(
@@ -272,6 +280,17 @@ def _notes(curation: Curation) -> list[str]:
     if not any(made.shards for made in curation.made.values()):
         notes.append("No clip was kept, so no shard was written.")
     return notes
+
+
+def _drifted(curation: Curation, report: RunReport) -> list[str]:
+    """Figures that are not those of the run before, in words."""
+    for run in reversed(known_runs(curation.workspace)):
+        try:
+            before = page.load(curation.workspace.runs / run)
+        except ReelmillError:
+            continue  # its report was deleted, or is of another version
+        return [f"Drift since run {run}: {alarm}." for alarm in alarms(before, report)]
+    return []
 
 
 def _over_budget(

@@ -15,7 +15,24 @@ from reelmill.curation.policy import Decisions
 from reelmill.curation.stage import Bound, Segmenter, Stage
 from reelmill.curation.units import MEASURED, NOT_APPLICABLE, NOT_MEASURED, Column
 from reelmill.reports.histogram import Histogram
-from reelmill.reports.schema import Amount, BoundReport, NoValues, ReasonCount, StageReport, Tally
+from reelmill.reports.schema import (
+    Amount,
+    BoundReport,
+    Category,
+    NoValues,
+    OutcomeName,
+    ReasonCount,
+    Reviewed,
+    StageReport,
+    Tally,
+)
+from reelmill.reports.votes import Vote, reviewed
+
+# Text facts that sort clips into few kinds; others, such as a transcript, are no categories.
+CATEGORIES = frozenset(
+    {"codec", "pixel_format", "container", "audio_codec", "language", "sound_class", "camera"}
+)
+LISTED = 24
 
 
 @dataclass
@@ -66,7 +83,10 @@ def clip_level(level: Level) -> Ledgered:
     return Ledgered(level.clip_stages, level.clips, seconds, np.array(sizes, np.int64))
 
 
-def stage_report(level: Level, held: Ledgered, index: int, gallery: Gallery) -> StageReport:
+def stage_report(
+    level: Level, held: Ledgered, index: int, gallery: Gallery, votes: Sequence[Vote] = ()
+) -> StageReport:
+    """votes: of reviewers, on whatever stages and runs."""
     stage, decisions = held.stages[index], held.decisions
     rows = held.into(index)
     here = decisions.ended_in(stage.name)
@@ -120,8 +140,51 @@ def stage_report(level: Level, held: Ledgered, index: int, gallery: Gallery) -> 
             for column in columns
             if column.fact.dtype is not str
         ],
+        categories=[
+            _category(column, decisions, through)
+            for column in columns
+            if column.fact.name in CATEGORIES
+        ],
+        reviewed=_reviewed(level, held, stage, rows, votes),
         examples=gallery.examples(level, stage, decisions, rows),
     )
+
+
+def _category(column: Column, decisions: Decisions, rows: np.ndarray) -> Category:
+    valued = rows[column.status[rows] == MEASURED]
+    names, place = np.unique(column.values[valued].astype(str), return_inverse=True)
+    counts = np.bincount(place, minlength=len(names))
+    shipped = np.bincount(place[decisions.alive[valued]], minlength=len(names))
+    order = np.argsort(-counts, kind="stable")
+    listed, rest = order[:LISTED], order[LISTED:]
+    return Category(
+        fact=column.fact.name,
+        what=column.fact.what,
+        counts={str(names[i]): int(counts[i]) for i in listed},
+        shipped={str(names[i]): int(shipped[i]) for i in listed},
+        other=int(counts[rest].sum()),
+        other_shipped=int(shipped[rest].sum()),
+    )
+
+
+def _reviewed(
+    level: Level, held: Ledgered, stage: Stage, rows: np.ndarray, votes: Sequence[Vote]
+) -> dict[OutcomeName, Reviewed]:
+    """Votes on verdicts that this run gives again."""
+    slug = f"{level.recipe.kind}-{stage.name}"
+    own = [vote for vote in votes if vote.stage == slug]
+    if not own:
+        return {}
+    named, decisions = {vote.unit for vote in own}, held.decisions
+    here, units = decisions.ended_in(stage.name), decisions.units
+    names = {0: "kept", decisions.REJECTED: "rejected"}
+    shown = units.ids if decisions is level.clip_decisions else [i[:16] for i in units.ids]
+    outcomes = {
+        shown[row]: names[int(here[row])]
+        for row in rows.tolist()
+        if shown[row] in named and int(here[row]) in names
+    }
+    return reviewed(own, outcomes)
 
 
 def _no_values(status: Sequence[np.ndarray]) -> NoValues:

@@ -24,18 +24,26 @@ def _digest(code: str) -> str:
 
 
 def document(
-    title: str, body: Markup, *, style: str, script: str = "", policy: str = PICTURES
+    title: str,
+    body: Markup,
+    *,
+    style: str,
+    script: str = "",
+    policy: str = PICTURES,
+    forms: bool = False,
 ) -> Markup:
     """A whole page. style, script: their text. policy: what it may do besides, as directives of
-    Content-Security-Policy; nothing that is not named is allowed.
+    Content-Security-Policy; nothing that is not named is allowed. forms: it may ask its own
+    server.
     """
+    target = "'self'" if forms else "'none'"
     allowed = [
         "default-src 'none'",
         f"style-src 'sha256-{_digest(style)}'",
         *([f"script-src 'sha256-{_digest(script)}'"] if script else []),
         policy,
         "base-uri 'none'",
-        "form-action 'none'",
+        f"form-action {target}",
     ]
     head = el(
         "head",

@@ -85,6 +85,10 @@ def _card(example: Example, bounds: dict[str, BoundReport], previews: Previews) 
             class_="about",
         ),
         class_="card",
+        data_unit=example.id,
+        data_group=example.group,
+        data_outcome=example.outcome,
+        data_reason=example.reason or None,
     )
 
 

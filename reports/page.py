@@ -15,6 +15,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from reelmill.errors import DatasetError, UsageError
+from reelmill.reports.coverage import coverage
 from reelmill.reports.document import document, report_style
 from reelmill.reports.embed import Previews
 from reelmill.reports.funnel import conservation, funnel, strip
@@ -79,17 +80,21 @@ def load(run_dir: Path) -> RunReport:
 
 def render(run_dir: Path) -> Path:
     """Writes report.html beside run.json and returns its path. Raises what `load` raises."""
-    whole = load(run_dir)
+    path = run_dir / "report.html"
+    _write(path, rendered(load(run_dir), run_dir))
+    return path
+
+
+def rendered(whole: RunReport, run_dir: Path, ballot: Markup | None = None) -> str:
+    """The page of a report. ballot: what a server that takes votes puts before it."""
     # First without previews, to know what cards may cost and what is left for previews.
     for cards in (CARDS, 8, 5, 3, 2, 1):
         report = trimmed(whole, cards)
-        cost = len(_page(report, Previews(run_dir, (), 0)).encode())
+        cost = len(_page(report, Previews(run_dir, (), 0), ballot).encode())
         if cost <= BUDGET * 0.6:
             break
-    page = _page(report, Previews(run_dir, wanted(report), max(BUDGET - cost - 4096, 0)))
-    path = run_dir / "report.html"
-    _write(path, page)
-    return path
+    room = max(BUDGET - cost - 4096, 0)
+    return _page(report, Previews(run_dir, wanted(report), room), ballot)
 
 
 def _write(path: Path, content: str) -> None:
@@ -101,8 +106,12 @@ def _write(path: Path, content: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _page(report: RunReport, previews: Previews) -> str:
+def _page(report: RunReport, previews: Previews, ballot: Markup | None) -> str:
+    script, policy = _script("report.js"), "img-src 'self' data:; media-src 'self' data:"
+    if ballot is not None:
+        script, policy = script + _script("vote.js"), f"{policy}; connect-src 'self'"
     body = join(
+        ballot,
         el("a", "Skip to the report", href="#main", class_="skip"),
         el("div", _contents(report), el("main", _main(report, previews), id="main"),
            class_="frame"),
@@ -112,9 +121,13 @@ def _page(report: RunReport, previews: Previews) -> str:
         f"Reelmill report {visible(report.run, 80)}",
         body,
         style=report_style(),
-        script=(_HERE / "report.js").read_text(encoding="utf-8"),
-        policy="img-src 'self' data:; media-src 'self' data:",
+        script=script,
+        policy=policy,
     )
+
+
+def _script(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _contents(report: RunReport) -> Markup:
@@ -122,7 +135,12 @@ def _contents(report: RunReport) -> Markup:
         return el("ul", [el("li", el("a", name, href=f"#{key}")) for key, name in targets])
 
     parts = [("stages-strip", "Stages at a glance"), ("funnel", "Funnel"), ("reasons", "Reasons")]
-    ends = [("failures", "Failures"), ("shards", "Shards"), ("provenance", "Provenance")]
+    ends = [
+        ("coverage", "Coverage"),
+        ("failures", "Failures"),
+        ("shards", "Shards"),
+        ("provenance", "Provenance"),
+    ]
     lanes = [
         (kind, [(s.slug, s.name) for s in report.of_recipe(kind)])
         for kind in dict.fromkeys(s.recipe for s in report.stages)
@@ -154,6 +172,7 @@ def _main(report: RunReport, previews: Previews) -> Markup:
         )
         if report.stages
         else None,
+        _part("coverage", "Coverage", coverage(report), "What the result consists of."),
         _part("failures", "Failures", _failures(report)),
         _part("shards", "Shards", _shards(report)),
         _part("provenance", "Provenance", _provenance(report)),

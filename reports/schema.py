@@ -133,13 +133,40 @@ class NoValues(Record):
     not_measured: Count = 0
 
 
+class Reviewed(Record):
+    """Cards of one outcome of a stage, by what their reviewers said of the verdict."""
+
+    agree: Count = 0
+    disagree: Count = 0
+    unsure: Count = 0
+
+    @property
+    def cards(self) -> int:
+        return self.agree + self.disagree + self.unsure
+
+
+class Category(Record):
+    """One text fact over the units that came into a stage: counts by value, the most common first.
+
+    shipped: of all units with that value, those that end in the shards. other: values beyond those
+    listed.
+    """
+
+    fact: str
+    what: str = ""
+    counts: dict[Text, Count]
+    shipped: dict[Text, Count]
+    other: Count = 0
+    other_shipped: Count = 0
+
+
 class StageReport(Record):
     """One stage of one recipe over the units that came into it.
 
     recipe: the kind (`video`), or empty for a stage before the kinds part (Ingest). shape: of the
     stage's class, `FrameStage`. doc: first sentence of its docstring. fields: other than bounds.
     cost_seconds: time spent by this run; reused: units read from the ledger; measured: units
-    measured now.
+    measured now. reviewed: what reviewers said of verdicts of this stage that stand in this run.
     """
 
     name: Name
@@ -157,6 +184,8 @@ class StageReport(Record):
     no_value: NoValues = NoValues()
     reasons: list[ReasonCount] = Field(default_factory=list)
     histograms: list[Histogram] = Field(default_factory=list)
+    categories: list[Category] = Field(default_factory=list)
+    reviewed: dict[OutcomeName, Reviewed] = Field(default_factory=dict)
     examples: list[Example] = Field(default_factory=list)
 
     @property
@@ -318,6 +347,7 @@ __all__ = [
     "MAX_FAILURES",
     "Amount",
     "BoundReport",
+    "Category",
     "Example",
     "FailureReport",
     "Histogram",
@@ -327,6 +357,7 @@ __all__ = [
     "Provenance",
     "ReasonCount",
     "RecipeText",
+    "Reviewed",
     "RunReport",
     "ShardReport",
     "StageReport",

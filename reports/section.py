@@ -16,6 +16,7 @@ from reelmill.reports.markup import (
     count,
     duration,
     el,
+    join,
     number,
     percent,
     plural,
@@ -24,7 +25,8 @@ from reelmill.reports.markup import (
     text,
     visible,
 )
-from reelmill.reports.schema import Amount, BoundReport, StageReport
+from reelmill.reports.schema import Amount, BoundReport, Reviewed, StageReport
+from reelmill.reports.votes import wilson
 
 
 def section(stage: StageReport, previews: Previews, *, several: bool) -> Markup:
@@ -83,6 +85,7 @@ def _figures(stage: StageReport) -> Markup:
     if stage.no_value.not_measured:
         absent = el("b", count(stage.no_value.not_measured), class_="warn")
         rows.append(("not measured", absent))
+    rows += [(f"{name}, reviewed", _said(said)) for name, said in stage.reviewed.items()]
     each = ""
     if stage.measured:
         each = f", {1000 * stage.cost_seconds / stage.measured:,.1f} ms each"
@@ -93,6 +96,19 @@ def _figures(stage: StageReport) -> Markup:
         "div",
         bar(tally, lambda a: a.count, tally.into.count),
         el("dl", [(el("dt", name), el("dd", value)) for name, value in rows], class_="figures"),
+    )
+
+
+def _said(said: Reviewed) -> Markup:
+    """The share of verdicts that reviewers agree with, estimated from cards drawn by lot."""
+    judged = said.agree + said.disagree
+    if not judged:
+        return el("small", f"unsure of {plural(said.unsure, 'card')}")
+    low, high = (f"{100 * share:.0f}" for share in wilson(said.agree, judged))
+    unsure = f", {count(said.unsure)} unsure" if said.unsure else ""
+    return join(
+        el("b", percent(said.agree, judged)),
+        el("small", f" right ({low} to {high} %), of {plural(judged, 'card')}{unsure}"),
     )
 
 
