@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reelmill.datasets.workspace import commit_bytes
-from reelmill.errors import BudgetExceeded, GateError
+from reelmill.errors import BudgetExceeded, GateError, UsageError
 from reelmill.evaluation.bench import Bench, own_bench, read_bench
 from reelmill.evaluation.gate import Bound
 from reelmill.evaluation.history import Judged, clips_of, judge
 from reelmill.evaluation.suite import suite_for
 from reelmill.evaluation.takes import plan_takes, request_lines
+from reelmill.reports.training import write_training
 from reelmill.training import trainer
 from reelmill.training.batch import BatchResult, generate_batch, read_requests
 from reelmill.training.config import Progress, TrainOptions, TrainResult, silent
@@ -34,8 +36,17 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
 
     A stage is held against the last that passed, the first against nothing. Run again, stages that
     are done are not trained again, clips that are there not made again, and the gate is asked anew.
-    Raises what the trainer raises, and GateError naming what fell.
+    However it ends, <output>/training.html shows how it went. Raises what the trainer raises, and
+    GateError naming what fell.
     """
+    try:
+        return _train(options, progress)
+    finally:
+        with suppress(UsageError, OSError):  # nothing was trained, or there is no room for it
+            write_training(options.output)
+
+
+def _train(options: TrainOptions, progress: Progress) -> TrainResult:
     stages = trainer.wanted(options)
     if not any(stage.gate for stage in stages):
         return trainer.train(options, progress)

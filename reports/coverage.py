@@ -43,7 +43,7 @@ def _of_kind(report: RunReport, kind: str) -> Iterator[Markup]:
 
 def _shipped(stage: StageReport) -> str:
     """Whether a clip of a file that passed ends in the shards is for the clips' stages to say."""
-    return "In the shards" if stage.unit == "clip" else "Passed all stages over files"
+    return "In the shards" if stage.unit == "clip" else "Files passed"
 
 
 def _heading(told: str, fact: str, what: str, stage: StageReport) -> Markup:
@@ -73,7 +73,7 @@ def _category(stage: StageReport, category: Category, told: str) -> Markup:
             el("td", percent(category.other_shipped, total), class_="n"),
             el("td", count(category.other), class_="n"),
         ])  # fmt: skip
-    head = [visible(category.fact, 60), _shipped(stage), "Share", f"Of {stage.unit}s that came in"]
+    head = [visible(category.fact, 60), _shipped(stage), "Share", "Came in"]
     body = table(
         head, rows, class_="numbers", caption=f"{visible(category.fact, 60)} of the result"
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from markupsafe import Markup
 
 from reelmill.errors import ReelmillError, UsageError
-from reelmill.reports.diff import render_diff
+from reelmill.reports.diff import Moved, render_diff
 from reelmill.reports.embed import MIME
 from reelmill.reports.local_http import LocalHandler, LocalServer, Refused
 from reelmill.reports.markup import el
@@ -31,16 +31,27 @@ from reelmill.reports.schema import RunReport
 from reelmill.reports.shelf import Shelf, shelf_page
 from reelmill.reports.votes import MAX_VOTE_BYTES, VoteLog, read_vote, reviewed
 
+Moves = Callable[[Path, str, str], Sequence[Moved] | None]
 _PATH = re.compile(r"^/([0-9a-f]{32})/(?:([0-9]{1,4})/([^/]{1,100})/(.{0,600}))?$")
 
 
 class ReportServer(LocalServer):
-    """The runs of workspaces behind one address. Raises UsageError when it cannot be had."""
+    """The runs of workspaces behind one address. Raises UsageError when it cannot be had.
 
-    def __init__(self, workspaces: Sequence[Path], host: str = "127.0.0.1", port: int = 0):
+    moves: which units went elsewhere between two runs of a workspace; None where it is not known.
+    """
+
+    def __init__(
+        self,
+        workspaces: Sequence[Path],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        moves: Moves = lambda workspace, before, after: None,
+    ):
         if not workspaces:
             raise UsageError("no workspace given: there is nothing to serve.")
         self.shelf = Shelf(workspaces)
+        self.moves = moves
         self.logs = [VoteLog(workspace) for workspace in workspaces]
         for log in self.logs:
             log.last()  # a damaged log is told before the first reviewer comes
@@ -91,7 +102,8 @@ class _Handler(LocalHandler):
             before = self.server.shelf.folder(place, rest.removeprefix("diff/"))
             if before is None:
                 raise Refused(HTTPStatus.NOT_FOUND, "there is no such run.")
-            self.send_text(render_diff(load(before), report))
+            moves = self.server.moves(folder.parents[1], before.name, folder.name)
+            self.send_text(render_diff(load(before), report, moves))
         elif rest in _previews(report):
             kind = MIME.get(Path(rest).suffix.lower(), "application/octet-stream")
             whole = (folder / rest).resolve()

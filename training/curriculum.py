@@ -95,6 +95,7 @@ class TrainStage(_Data):
     held_out: share of source files that are never trained on and give the held-out loss. refiner:
     trains the Refiner of TrainOptions.base, whose attention leaves out `sparsity` of its key tiles
     in the end (paper section 4.5: about a third is kept). gate: None lets every outcome pass.
+    samples: of how many held-out captions clips are made at every checkpoint, to be looked at.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
@@ -112,6 +113,7 @@ class TrainStage(_Data):
     checkpoint_every: int = Field(default=200, gt=0)
     max_corrupt: int = Field(default=0, ge=0)
     gate: StageGate | None = None
+    samples: int = Field(default=0, ge=0, le=16)
 
     @model_validator(mode="after")
     def _known_tasks(self) -> TrainStage:
@@ -279,6 +281,7 @@ def _demo(name: str, sync_steps: int, joint_steps: int, batch: int, every: int) 
             objective=Objective(shift=5.0),
             validate_every=every,
             checkpoint_every=every,
+            samples=2,
         )
     return Curriculum(name=name, model=_MODEL, stages=tuple(stages.values()))
 

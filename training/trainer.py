@@ -41,10 +41,12 @@ from reelmill.training.gate import require_approval
 from reelmill.training.metrics import Meter, MetricsLog
 from reelmill.training.objective import draw, flow_loss, held_out_draw
 from reelmill.training.optim import EMA, learning_rate, make_adamw
+from reelmill.training.samples import save_samples
 from reelmill.training.tasks import TASKS
 
 log = logging.getLogger(__name__)
 HELD_OUT_DRAWS = 32  # noises and times per task behind a held-out loss
+NOT_LEARNED = {"checkpoint_every", "gate", "samples"}  # of a stage: what no weight depends on
 MAX_SKIPPED = 3  # consecutive steps without a finite loss before the run gives up
 
 
@@ -139,7 +141,7 @@ class StageRun:
         )
         init = self._init_weights()
         self.config = {
-            "stage": stage.model_dump(mode="json", exclude={"checkpoint_every", "gate"}),
+            "stage": stage.model_dump(mode="json", exclude=NOT_LEARNED),
             "model": model_config.to_json(),
             "seed": options.seed,
             "validation": self.validation,
@@ -302,7 +304,14 @@ class StageRun:
             state=state,
             config=self.config,
         )
-        return checkpoints.save(self.folder / "checkpoints", point)
+        path = checkpoints.save(self.folder / "checkpoints", point)
+        if self.stage.samples and not self.stage.refiner:
+            held = held_out_rows(self.data.column("asset"), self.stage.held_out)
+            rows = np.flatnonzero(held & (np.array(self.data.column("frames")) > 1))
+            chosen = rows[: self.stage.samples].tolist()
+            if chosen:
+                save_samples(self.folder / "samples", point, self.data, chosen)
+        return path
 
     def _restore(self, point: Checkpoint) -> None:
         _load_weights(self.model, point.weights)

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import safetensors.torch
@@ -28,6 +29,7 @@ from reelmill.errors import (
     UsageError,
 )
 from reelmill.model.pipeline import Pipeline
+from reelmill.reports.training import render_training
 from reelmill.training import checkpoint as checkpoints
 from reelmill.training.config import TrainOptions
 from reelmill.training.curriculum import Curriculum, Model, Optim, TrainStage
@@ -302,6 +304,23 @@ def test_a_stage_starts_from_the_ema_of_the_one_before(latents, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_samples_show_every_checkpoint_and_change_nothing(latents, whole, tmp_path):
+    curriculum = make_curriculum(samples=2)
+    train(options(latents, tmp_path / "run", curriculum))
+    assert_equal_runs(tmp_path / "run", whole[0])
+    found = sorted((tmp_path / "run" / "joint" / "samples").iterdir())
+    assert [path.name for path in found] == [f"step-{n:08d}.jpg" for n in (4, 8, 12)]
+    pictures = [cv2.imread(str(path)) for path in found]
+    assert pictures[0].shape == pictures[2].shape
+    assert np.abs(pictures[0].astype(int) - pictures[2]).mean() > 1
+    train(options(latents, tmp_path / "again", curriculum))
+    again = tmp_path / "again" / "joint" / "samples"
+    assert [p.read_bytes() for p in sorted(again.iterdir())] == [p.read_bytes() for p in found]
+    page = render_training(tmp_path / "run")
+    assert page.count("data:image/jpeg") == 3
+    assert "12 steps in 1 stage" in page
+
+
 def test_tensorboard_gets_what_the_log_gets(latents, tmp_path):
     train(options(latents, tmp_path, make_curriculum(2), tensorboard=True))
     events = EventAccumulator(str(tmp_path / "joint" / "tensorboard")).Reload()

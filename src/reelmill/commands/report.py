@@ -115,7 +115,7 @@ def serve(
     from reelmill.reports.serve import ReportServer
 
     roots = [open_workspace(place, create=False).root.resolve() for place in workspace]
-    with ReportServer(roots, host, port) as server:
+    with ReportServer(roots, host, port, _moves) as server:
         console.say(server.link)
         if not server.loopback:
             console.note("anyone who can reach this address and has the link can read and vote.")

@@ -1,0 +1,53 @@
+"""What a model makes as it learns: frames of the same held-out prompts at every checkpoint.
+
+<stage>/samples/step-00000400.jpg    a row of frames for each prompt
+
+Noise depends on the prompt's number alone, so that pictures of two steps differ by the model only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from reelmill.datasets.latents import LatentDataset
+from reelmill.datasets.workspace import commit_bytes
+from reelmill.training.checkpoint import Checkpoint
+from reelmill.training.contact_sheet import COLUMNS, contact_sheet
+from reelmill.training.export import make_pipeline
+
+STEPS = 12  # of the sampler: enough to see what is learned
+
+
+def save_samples(folder: Path, point: Checkpoint, data: LatentDataset, rows: Sequence[int]) -> Path:
+    """Makes clips by a checkpoint's EMA weights from the captions of `rows`, and saves frames.
+
+    Each clip has the size and length of its row. Raises CheckpointError as `make_pipeline` does.
+    """
+    pipeline = make_pipeline(point, data)
+    sheets = []
+    for number, row in enumerate(rows):
+        meta = data.read(row).meta
+        clip = pipeline.generate(
+            str(meta["caption"]),
+            frames=int(meta["frames"]),
+            height=int(meta["height"]),
+            width=int(meta["width"]),
+            fps=float(meta["fps"]),
+            seed=number,
+            steps=STEPS,
+        )
+        assert clip.video is not None
+        even = np.linspace(0, len(clip.video) - 1, COLUMNS).round().astype(int)
+        sheets.append(contact_sheet(clip.video[even]))
+    width = max(sheet.shape[1] for sheet in sheets)
+    padded = [np.pad(s, ((0, 4), (0, width - s.shape[1]), (0, 0))) for s in sheets]
+    bgr = np.concatenate(padded)[..., ::-1]
+    done, coded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    assert done
+    path = folder / f"step-{point.step:08d}.jpg"
+    commit_bytes(path, coded.tobytes())
+    return path
