@@ -1,19 +1,25 @@
 """A reviewer's decision as a flow: its form in Prefect's page is the review's last step.
 
-It says what was decided as an event, `reelmill.data.approved` or `reelmill.data.rejected`, that
-deployments can be triggered by (see prefect.yaml).
+It says what was decided as events that deployments are triggered by (see prefect.yaml):
+
+    reelmill.data.approved     starts `encode`
+    reelmill.data.rejected
+    reelmill.bounds.moved      with moved bounds, besides: starts the `curate` that decides anew
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from prefect.events import emit_event
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
+from reelmill.curation.engine import CurateOptions, Curation
+from reelmill.curation.request import read_request
 from reelmill.datasets import approval
+from reelmill.datasets.ingest.remote import Rules
 from reelmill.datasets.workspace import open_workspace
 from reelmill.errors import UsageError
 from reelmill.flows import artifacts
@@ -21,6 +27,7 @@ from reelmill.flows.form import form
 from reelmill.flows.tasks import run_task
 
 APPROVED, REJECTED = "reelmill.data.approved", "reelmill.data.rejected"
+MOVED = "reelmill.bounds.moved"
 
 
 @flow(name="approve", flow_run_name="{decision} run {run} of {workspace}", retries=0)
@@ -35,15 +42,18 @@ def approve(
     note: Annotated[str, Field(description="What was seen.")] = "",
     bounds: Annotated[
         list[str],
-        Field(description="With reject: bounds to try next, Stage.field=value; they are recorded."),
+        Field(description="With reject: bounds to decide anew with, Stage.field=value."),
     ] = [],  # noqa: B006 - a form wants a list
 ) -> list[approval.Approval]:
     """Approves or rejects a run's shards, bound to their bytes and to the report's.
 
-    Raises UsageError and DatasetError as `reelmill review` does.
+    With moved bounds, the same sources are decided anew. Raises UsageError and DatasetError as
+    `reelmill review` does, and RecipeError for a bound that there is not.
     """
     if bounds and decision == "approve":
         raise UsageError("bounds are moved by rejecting: what is approved was made with others.")
+    root = open_workspace(workspace, create=False).root.resolve()
+    again = _again(root, run, bounds) if bounds else None
     decide = approval.approve if decision == "approve" else approval.reject
     told = "; ".join(filter(None, (note, "moved bounds: " + ", ".join(bounds) if bounds else "")))
     made = run_task(
@@ -52,14 +62,14 @@ def approve(
         lambda found: f"{decision}: {', '.join(a.kind for a in found)} of run {found[0].run}",
         label=decision,
     )
-    root = open_workspace(workspace, create=False).root.resolve()
     artifacts.approved(made)
+    resource = {
+        "prefect.resource.id": f"reelmill.workspace.{root}",
+        "prefect.resource.name": root.name,
+    }
     emit_event(
         event=APPROVED if decision == "approve" else REJECTED,
-        resource={
-            "prefect.resource.id": f"reelmill.workspace.{root}",
-            "prefect.resource.name": root.name,
-        },
+        resource=resource,
         payload={
             "workspace": str(root),
             "run": made[0].run,
@@ -69,4 +79,18 @@ def approve(
             "bounds": bounds,
         },
     )
+    if again is not None:
+        emit_event(event=MOVED, resource=resource, payload=again)
     return made
+
+
+def _again(root: Path, run: str, bounds: list[str]) -> dict[str, Any]:
+    """Parameters of the run that decides anew, tried on a Curation so that none is wrong."""
+    given = read_request(approval.run_folder(root, run)).moved(root, bounds)
+    named: dict[str, Any] = {"workspace": root}
+    named["ingest"] = TypeAdapter(Rules).validate_python(given["ingest"])
+    named |= {name: tuple(given[name]) for name in ("sources", "overrides")}
+    if given["weights"] is not None:
+        named["weights"] = Path(given["weights"])
+    Curation(CurateOptions(**given | named))
+    return given

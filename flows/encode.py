@@ -1,4 +1,8 @@
-"""Encoding as a Prefect flow: curated shards to latent shards."""
+"""Encoding as a Prefect flow: curated shards to latent shards.
+
+It says that latents are there as an event: `reelmill.latents.approved` where every shard folder
+has its approval, which starts `train` (see prefect.yaml), else `reelmill.latents.unreviewed`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from prefect import flow
+from prefect.events import emit_event
 from pydantic import Field
 
+from reelmill.datasets.approval import check
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
 from reelmill.flows.tasks import LogProgress, run_task
 from reelmill.training import encode as engine
 from reelmill.training.encode import EncodeOptions, EncodeResult
+
+APPROVED, UNREVIEWED = "reelmill.latents.approved", "reelmill.latents.unreviewed"
 
 
 @flow(name="encode", flow_run_name="encode into {output}", retries=0)
@@ -59,4 +67,13 @@ def encode(
         reused=lambda r: r.reused == r.parts,
     )
     artifacts.encoded(result)
+    whole = output.resolve()
+    emit_event(
+        event=APPROVED if all(check(folder) for folder in shards) else UNREVIEWED,
+        resource={
+            "prefect.resource.id": f"reelmill.latents.{whole}",
+            "prefect.resource.name": whole.name,
+        },
+        payload={"latents": str(whole), "checkpoints": str(whole.parent / "checkpoints")},
+    )
     return result
