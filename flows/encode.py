@@ -65,6 +65,7 @@ def encode(
         lambda: engine.encode(options, LogProgress("encode")),
         lambda r: f"{r.samples} samples of {r.clips} clips, {len(r.failed)} failed",
         reused=lambda r: r.reused == r.parts,
+        resumes=True,
     )
     artifacts.encoded(result)
     whole = output.resolve()

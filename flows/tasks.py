@@ -1,11 +1,13 @@
 """One call of the engine as one Prefect task.
 
 Prefect's own result cache stays off: it knows nothing of file contents. A task that found its
-work done ends in the state `Reused`.
+work done ends in the state `Reused`. What goes on from where it was is tried again, with longer and
+longer waits, after errors that may pass; the engine of curation does that by itself.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +20,34 @@ from prefect.states import Completed, State
 log = logging.getLogger("reelmill")
 T = TypeVar("T")
 LOG_EVERY_S = 30.0
+WAITS_S: list[float] = [10.0, 60.0, 300.0]
+# Of a disk or a network that is gone for a while. A full disk, a wrong path, a right that is
+# lacking, a device's memory: trying again gives the same.
+PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR,
+     errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EHOSTUNREACH,
+     errno.ENETUNREACH, errno.ENETDOWN, errno.ENOTCONN, errno.EPIPE, errno.EREMOTEIO}
+)  # fmt: skip
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether trying again can help: an error of the system that is known to pass, as it is or as
+    the cause of another."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in PASSING:
+            return True
+        seen = seen.__cause__
+    return False
+
+
+async def _may_pass(task: object, run: object, state: State[Any]) -> bool:
+    """As Prefect asks it."""
+    try:
+        await state.aresult()
+    except Exception as error:
+        return may_pass(error)
+    return False
 
 
 class LogProgress:
@@ -43,11 +73,13 @@ def run_task(
     *,
     label: str = "",
     reused: Callable[[T], bool] = lambda result: False,
+    resumes: bool = False,
 ) -> T:
     """Runs `work` as a task and returns its result; what it raises is raised.
 
     said: a line about the result, for the log and the task's state. reused: whether nothing had to
-    be done.
+    be done. resumes: called again, `work` goes on from where it was, so it is tried again after
+    an error that may pass.
     """
     results: list[T] = []
 
@@ -59,5 +91,13 @@ def run_task(
         get_run_logger().info(line)
         return Completed(name="Reused" if reused(result) else "Completed", message=line)
 
-    task(name=name, task_run_name=label or name, cache_policy=NO_CACHE, retries=0)(call)()
+    task(
+        name=name,
+        task_run_name=label or name,
+        cache_policy=NO_CACHE,
+        retries=len(WAITS_S) if resumes else 0,
+        retry_delay_seconds=WAITS_S if resumes else None,
+        retry_jitter_factor=0.5 if resumes else None,
+        retry_condition_fn=_may_pass if resumes else None,
+    )(call)()
     return results[0]

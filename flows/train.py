@@ -55,6 +55,7 @@ def train(
         lambda r: f"{r.steps} steps, held-out loss {r.loss_start:.4f} -> {r.loss_end:.4f}",
         label=f"train {curriculum}",
         reused=lambda r: r.resumed_from == r.steps,
+        resumes=True,
     )
     artifacts.trained(result)
     return result
