@@ -60,6 +60,8 @@ def lines(title: str, series: Mapping[str, Series], *, unit: str = "", log: bool
         axis.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
         axis.append(el("text", number(float(value)), x=LEFT - 6, y=y + 4, text_anchor="end"))
     for step in ticks(first, first + span):
+        if step != round(step):
+            continue
         axis.append(el("text", count(round(step)), x=x_of(step), y=HEIGHT - 8,
                        text_anchor="middle"))  # fmt: skip
     paths = [

@@ -189,7 +189,9 @@ def _tiles(log: StageLog) -> Markup:
     first, last = ((log.checks[i]["held_out"] if log.checks else None) for i in (0, -1))
     tiles = [
         ("Steps", count(done), f"of {count(asked['steps'])}" if "steps" in asked else ""),
-        ("Held-out loss", number(last), f"was {number(first)}"),
+        ("Held-out loss", "–", "not measured yet")
+        if last is None
+        else ("Held-out loss", number(last), f"was {number(first)}"),
         ("A step takes", f"{each:.3g} s", rate),
         ("Time in steps", duration(sum(seconds)), ""),
         ("Left out", count(skipped), "updates that were not finite"),
