@@ -15,6 +15,7 @@ runs.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -105,10 +106,15 @@ def to_yaml(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
+_EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]{1,3}")  # a number, but to YAML 1.1 a text
+
+
 def _coerce(stage: Stage, name: str, value: Any, where: str) -> Any:
     """A field's new value as its type, or OverrideError that says what is wanted."""
     old = getattr(stage, name)
     if isinstance(old, Bound):
+        if isinstance(value, str) and _EXPONENT.fullmatch(value):
+            value = float(value)
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
             number = None if value is None else float(value)
             if number is None or number == number:

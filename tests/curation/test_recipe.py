@@ -77,6 +77,13 @@ def test_any_number_set_is_the_number_used(value):
     assert found.stage("Size").measuring() == GOOD.stage("Size").measuring()
 
 
+@pytest.mark.parametrize("text", ["1e-05", "2.5e-05", "1e9", "-3E+2"])
+def test_numbers_with_an_exponent_are_numbers(text):
+    """As the report's sliders write them; YAML 1.1 takes those without a point for text."""
+    found = override({Kind.VIDEO: GOOD}, [f"Size.min_height={text}"])[Kind.VIDEO]
+    assert found.stage("Size").bounds()["min_height"].value == float(text)
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
