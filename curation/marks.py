@@ -12,7 +12,12 @@ import numpy as np
 from reelmill.curation.units import Column
 from reelmill.datasets.media.decode import MediaInfo
 
-COLOURS = {"bars": (255, 210, 0), "overlay": (255, 60, 60), "text": (0, 220, 255)}  # RGB
+COLOURS = {  # RGB
+    "bars": (255, 210, 0),
+    "overlay": (255, 60, 60),
+    "text": (0, 220, 255),
+    "face": (120, 255, 90),
+}
 SIDES = {
     "bars": ("crop_x", "crop_y", "crop_w", "crop_h"),
     "overlay": ("overlay_x", "overlay_y", "overlay_w", "overlay_h"),
@@ -31,7 +36,7 @@ class Mark:
 
 
 def marks_of(columns: Mapping[str, Column], row: int, info: MediaInfo) -> tuple[Mark, ...]:
-    """Boxes among the facts of one clip: the picture inside its bars, an overlay, all text."""
+    """Boxes among the facts of one clip: the picture inside its bars, an overlay, text, faces."""
     if info.video is None:
         return ()
     width, height = info.video.width, info.video.height
@@ -41,10 +46,11 @@ def marks_of(columns: Mapping[str, Column], row: int, info: MediaInfo) -> tuple[
             x, y, w, h = (float(columns[side].values[row]) for side in sides)
             if not np.isnan([x, y, w, h]).any() and (w, h) != (width, height):
                 found.append(Mark(name, x / width, y / height, (x + w) / width, (y + h) / height))
-    text = columns["text_box"].values[row] if "text_box" in columns else None
-    if isinstance(text, str):
-        left, top, right, bottom = (float(side) for side in text.split())
-        found.append(Mark("text", left, top, right, bottom))
+    for name, fact in (("text", "text_box"), ("face", "face_boxes")):
+        boxes = columns[fact].values[row] if fact in columns else None
+        for box in boxes.split(";") if isinstance(boxes, str) else ():
+            left, top, right, bottom = (float(side) for side in box.split())
+            found.append(Mark(name, left, top, right, bottom))
     return tuple(found)
 
 

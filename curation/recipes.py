@@ -27,6 +27,8 @@ from reelmill.curation.balance import Balance
 from reelmill.curation.caption.caption import Caption
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.image.quality import Quality
+from reelmill.curation.lips.faces import Faces
+from reelmill.curation.lips.talking import Talking
 from reelmill.curation.near_duplicate import NearDuplicate
 from reelmill.curation.recipe import Recipe, override
 from reelmill.curation.video.blockiness import Blockiness
@@ -83,6 +85,8 @@ def video() -> Recipe:
             EventSync(),
             MOS(),
             SoundClass(),
+            Faces(),
+            Talking(),
             Transcript(),
             TranscriptCheck(),
             Balance(),

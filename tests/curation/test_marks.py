@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 from tests.media import read_plain, still
 
+from reelmill.curation.lips.faces import Faces
 from reelmill.curation.marks import COLOURS, Mark, draw, marks_of
 from reelmill.curation.preview import find_preview, make_preview
 from reelmill.curation.stage import Facts, NotApplicable
@@ -20,7 +21,12 @@ from reelmill.datasets.media.encode import write_video
 from reelmill.datasets.media.image import read_rgb
 from reelmill.datasets.sample import Clip, Kind
 
-MARKS = (Mark("bars", 0.0, 0.2, 1.0, 0.8), Mark("text", 0.25, 0.5, 0.75, 0.6))
+MARKS = (
+    Mark("bars", 0.0, 0.2, 1.0, 0.8),
+    Mark("text", 0.25, 0.5, 0.75, 0.6),
+    Mark("face", 0.1, 0.2, 0.3, 0.4),
+    Mark("face", 0.5, 0.2, 0.7, 0.4),
+)
 
 
 def coloured(rgb: np.ndarray, name: str, reach: int = 90) -> tuple[int, int, int, int]:
@@ -31,7 +37,7 @@ def coloured(rgb: np.ndarray, name: str, reach: int = 90) -> tuple[int, int, int
 
 
 def test_boxes_lie_where_they_should():
-    drawn = draw(np.full((100, 200, 3), 128, np.uint8), MARKS[1:])
+    drawn = draw(np.full((100, 200, 3), 128, np.uint8), MARKS[1:2])
     left, _, right, bottom = coloured(drawn, "text", 1)
     assert (left, right, bottom) == (50, 149, 59)
     assert draw(np.zeros((10, 10, 3), np.uint8), ()).max() == 0
@@ -46,6 +52,10 @@ def test_marks_are_read_from_the_facts(tmp_path):
         (Letterbox(), dict(crop_x=0, crop_y=20, crop_w=200, crop_h=60, picture_share=0.6)),
         (Overlay(), {fact.name: none for fact in Overlay.adds}),
         (Text(), {f.name: none for f in Text.adds} | {"text_box": "0.25 0.5 0.75 0.6"}),
+        (
+            Faces(),
+            {f.name: none for f in Faces.adds} | {"face_boxes": "0.1 0.2 0.3 0.4; 0.5 0.2 0.7 0.4"},
+        ),
     ]
     for stage, facts in given:
         row = facts_row(clip.id, stage, facts)
