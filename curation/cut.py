@@ -71,7 +71,8 @@ class CutResult:
     silence_samples: those of `samples` that the source had no sound for. av_offset_ms: how much
     later than the picture the sound is for a loader that ignores container start times (0.0
     without sound). seconds: what the clip spans; fps: frames / seconds, 0 for stills and sound.
-    box: what the source's picture was cropped to, empty for all of it.
+    box: what the source's picture was cropped to, empty for all of it. delay_s: by how much the
+    sound was put later than the source has it.
     """
 
     path: Path
@@ -91,13 +92,16 @@ class CutResult:
     bytes: int
     sha256: str
     box: tuple[int, ...] = ()
+    delay_s: float = 0.0
 
 
-def cut_key(clip: Clip, settings: CutSettings, box: Box | None = None) -> str:
-    """What a cut file depends on: the source's bytes, span and box, the settings, this code."""
+def cut_key(clip: Clip, settings: CutSettings, box: Box | None = None, delay: float = 0.0) -> str:
+    """What a cut file depends on: source bytes, span, box, delay, the settings, this code."""
     span = f'"{clip.asset}","{clip.kind}",{clip.start_pts},{clip.end_pts},"{clip.time_base}"'
     crop = f',"box":{list(box)}' if box else ""
-    return hashlib.sha256(f'{_head(settings)},"span":[{span}]{crop}}}'.encode()).hexdigest()[:32]
+    moved = f',"delay":{delay:.6f}' if delay else ""
+    whole = f'{_head(settings)},"span":[{span}]{crop}{moved}}}'
+    return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
 @lru_cache(maxsize=8)
@@ -113,18 +117,23 @@ def cut(
     out: Path,
     settings: CutSettings,
     box: Box | None = None,
+    delay: float = 0.0,
 ) -> CutResult:
     """Cuts one clip into `out`, whose suffix must be the one of its kind (SUFFIX).
 
-    box: the part of the picture that is kept, None for all of it.
+    box: the part of the picture that is kept, None for all of it. delay: seconds by which a video's
+    sound is put later, to the sample; what then sounds at the clip's start is what the source has
+    before it.
 
     The same input gives the same bytes. Raises MediaError, leaving no file, when the written file
     does not hold exactly what was asked for; WorkspaceError when the disk refuses.
     """
     if out.suffix != SUFFIX[clip.kind]:
         raise ValueError(f"a {clip.kind} clip is cut into {SUFFIX[clip.kind]}, not {out.name}")
-    how = {Kind.VIDEO: _cut_video, Kind.IMAGE: _cut_image, Kind.AUDIO: _cut_audio}[clip.kind]
     try:
+        if clip.kind == Kind.VIDEO:
+            return _cut_video(path, info, clip, out, settings, box, delay)
+        how = _cut_image if clip.kind == Kind.IMAGE else _cut_audio
         return how(path, info, clip, out, settings, box)
     except BaseException:
         out.unlink(missing_ok=True)
@@ -132,7 +141,13 @@ def cut(
 
 
 def _cut_video(
-    path: Path, info: MediaInfo, clip: Clip, out: Path, settings: CutSettings, box: Box | None
+    path: Path,
+    info: MediaInfo,
+    clip: Clip,
+    out: Path,
+    settings: CutSettings,
+    box: Box | None,
+    delay: float,
 ) -> CutResult:
     video = info.video
     if video is None:
@@ -144,7 +159,7 @@ def _cut_video(
     origin = first[0]
     sound, rate, silence, late = None, 0, 0, 0.0
     if info.audio is not None:
-        sound, rate, silence, late = _sound(path, info, clip, origin, settings)
+        sound, rate, silence, late = _sound(path, info, clip, origin, settings, delay)
     shape = FrameShape(video.width, video.height, video.rotation, settings.max_height, box)
     asked: list[int] = []
 
@@ -193,21 +208,24 @@ def _cut_video(
         silence_samples=silence,
         av_offset_ms=offset,
         box=box,
+        delay_s=delay,
     )
 
 
 def _sound(
-    path: Path, info: MediaInfo, clip: Clip, origin: int, settings: CutSettings
+    path: Path, info: MediaInfo, clip: Clip, origin: int, settings: CutSettings, delay: float
 ) -> tuple[np.ndarray, int, int, float]:
     """(float32 [channels, samples], rate, silent samples, seconds that it lies behind the frame).
 
-    From the first frame's time to the clip's end, at the source's rate where the codec has it.
+    From the first frame's time to the clip's end, at the source's rate where the codec has it. All
+    of it is taken `delay` seconds earlier from the source.
     """
     assert info.audio is not None
     source = info.audio.rate
     first = round((origin * clip.time_base - Fraction(info.audio.start_s)) * source)
     _, last = sound_span(clip, info)
-    native, sounding = clip_samples(path, info, first, last)
+    moved = round(delay * source)
+    native, sounding = clip_samples(path, info, first - moved, last - moved)
     late = float(Fraction(first, source) + Fraction(info.audio.start_s) - origin * clip.time_base)
     silence = last - first - sounding
     native = _stereo(native)
@@ -365,6 +383,7 @@ def _result(
     silence_samples: int = 0,
     av_offset_ms: float = 0.0,
     box: Box | None = None,
+    delay_s: float = 0.0,
 ) -> CutResult:
     with out.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -386,4 +405,5 @@ def _result(
         bytes=out.stat().st_size,
         sha256=sha256,
         box=box or (),
+        delay_s=delay_s,
     )

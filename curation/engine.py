@@ -171,7 +171,8 @@ class Curation:
         """Absent weights by name, with the stage that wants them.
 
         Absent weights of a gate (a stage with a bound on what they measure) stop the run before
-        it starts, unless allow_missing: a gate that is not measured would let everything pass.
+        it starts, unless allow_missing or the stage says that its weights are optional: a gate
+        that is not measured would let everything pass.
         """
         absent: dict[str, str] = {}
         for recipe in self.recipes.values():
@@ -181,7 +182,8 @@ class Curation:
                         continue
                     absent[name] = stage.name
                     gate = [n for n, b in stage.bounds().items() if b.fact and b.value is not None]
-                    if gate and not self.options.allow_missing:
+                    free = self.options.allow_missing or stage.resources.optional
+                    if gate and not free:
                         raise WeightsError(
                             f"{stage.name} decides by {', '.join(gate)}, but its weights {name!r} "
                             "are absent. Put them under --weights DIR or REELMILL_WEIGHTS (see "

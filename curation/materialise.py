@@ -39,6 +39,7 @@ from reelmill.errors import MediaError, ReelmillError
 
 MAX_CAPTION_BYTES = 64 << 10
 CROP = ("crop_x", "crop_y", "crop_w", "crop_h")  # facts of Letterbox
+CORRECTION = "sync_correction"  # fact of AVSync
 CUT_PATIENCE = 60.0  # seconds for a second of clip: large pictures on a slow core
 
 
@@ -53,14 +54,20 @@ class Materialised:
 
 
 def cut_file(
-    path: Path, info: MediaInfo, clip: Clip, final: Path, stage: Cut, box: Box | None
+    path: Path,
+    info: MediaInfo,
+    clip: Clip,
+    final: Path,
+    stage: Cut,
+    box: Box | None,
+    delay: float,
 ) -> Found:
     """Cuts one clip: the file, there whole or not at all, and a row of the stage's facts."""
     found = Found()
     part = aside(final)
     try:
         with found.timing(stage.name), naming(stage.name, str(path)):
-            written = cut(path, info, clip, part, stage.settings, box)
+            written = cut(path, info, clip, part, stage.settings, box, delay)
             part.replace(final)
     except MediaError as error:
         found.fail(clip.id, error)
@@ -92,8 +99,9 @@ class Packer:
         self.clips: list[Clip] = level.kept()
         self.ids = [clip.id for clip in self.clips]
         self.boxes = self._boxes() if stage.crop else {}
+        self.delays = self._delays()
         self.keys = {
-            i: cut_key(c, self.settings, self.boxes.get(i))
+            i: cut_key(c, self.settings, self.boxes.get(i), self.delays.get(i, 0.0))
             for i, c in zip(self.ids, self.clips, strict=True)
         }
         self.folder = workspace.shards(str(level.recipe.kind))
@@ -118,6 +126,15 @@ class Packer:
             if video is not None and (box := crop_box((x, y, w, h), video.width, video.height)):
                 found[units.ids[row]] = box
         return found
+
+    def _delays(self) -> dict[str, float]:
+        """Seconds by which each survivor's sound is put later, where AVSync found an offset."""
+        units = self.level.clips.units
+        if CORRECTION not in units.columns:
+            return {}
+        found = units.columns[CORRECTION].values.astype(np.float64)
+        moved = self.level.clips.alive & ~np.isnan(found) & (found != 0)
+        return {units.ids[row]: round(float(found[row]), 6) for row in np.flatnonzero(moved)}
 
     def _name(self, clip_id: str) -> str:
         return f"{clip_id}.{self.keys[clip_id]}{SUFFIX[self.level.recipe.kind]}"
@@ -163,6 +180,7 @@ class Packer:
                     self._file(c),
                     self.stage,
                     self.boxes.get(c.id),
+                    self.delays.get(c.id, 0.0),
                 )
                 for c in clips
             ],

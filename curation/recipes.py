@@ -27,6 +27,7 @@ from reelmill.curation.balance import Balance
 from reelmill.curation.caption.caption import Caption
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.image.quality import Quality
+from reelmill.curation.lips.av_sync import AVSync
 from reelmill.curation.lips.faces import Faces
 from reelmill.curation.lips.talking import Talking
 from reelmill.curation.near_duplicate import NearDuplicate
@@ -87,6 +88,7 @@ def video() -> Recipe:
             SoundClass(),
             Faces(),
             Talking(),
+            AVSync(),
             Transcript(),
             TranscriptCheck(),
             Balance(),

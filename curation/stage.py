@@ -109,12 +109,17 @@ Tracks = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one worker of a stage takes. weights: names in the weights catalogue."""
+    """What one worker of a stage takes. weights: names in the weights catalogue.
+
+    optional: a run may start without the weights although the stage has bounds on what they
+    measure. Its facts then read `not measured`, which the report says at its top.
+    """
 
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gb: float = 0.5
     weights: tuple[str, ...] = ()
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ class WeightsEntry:
     code. source: where a person finds them. package, folder: for weights that come inside an
     installed Python package, its name and the folder in it. needs: file names that an entry
     without fixed files must hold (any model of that format will do; what it is then enters the
-    measurement by the digest of the folder).
+    measurement by the digest of the folder). either: names of which it must hold one.
     """
 
     name: str
@@ -38,6 +38,7 @@ class WeightsEntry:
     package: str = ""
     folder: str = ""
     needs: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
 
     @property
     def bundled(self) -> bool:
@@ -174,6 +175,13 @@ _ENTRIES = (
                 ),
             ),
         ),
+    ),
+    WeightsEntry(
+        name="syncnet",
+        what="SyncNet: lips against speech; syncnet_v2.model, or what `reelmill sync train` wrote",
+        licence="of syncnet_v2.model unknown; one's own: one's own",
+        source="https://github.com/joonson/syncnet_python",
+        either=("syncnet_v2.model", "mouth_sync.safetensors"),
     ),
     WeightsEntry(
         name="light_asd",

@@ -103,21 +103,28 @@ class Sync:
     distance: float
 
 
+def distances(lips: np.ndarray, sound: np.ndarray, reach: int = REACH) -> np.ndarray:
+    """float64 [n, 2 reach + 1]: of each frame's lips to the sound up to `reach` frames away.
+
+    The first column is for the sound `reach` frames before. Zeros beyond the ends, and 1e-6 added
+    to each difference, as torch's pairwise_distance has it.
+    """
+    padded = np.pad(sound.astype(np.float64), ((reach, reach), (0, 0)))
+    rows = lips.astype(np.float64) + 1e-6
+    columns = [
+        np.linalg.norm(rows - padded[i : i + len(lips)], axis=1) for i in range(2 * reach + 1)
+    ]
+    return np.stack(columns, axis=1)
+
+
 def compare(lips: np.ndarray, sound: np.ndarray, reach: int = REACH) -> Sync:
     """Of embeddings float32 [n, 1024] each, n > 0: one per frame, in order.
 
     As syncnet_python has it: the distance of each frame's lips to the sound up to `reach` frames
-    away on both sides, zeros beyond the ends, with 1e-6 added to each difference (torch's
-    pairwise_distance); their mean over frames per offset.
+    away on both sides; their mean over frames per offset; the least of them, and by how much the
+    median lies above it.
     """
-    padded = np.pad(sound.astype(np.float64), ((reach, reach), (0, 0)))
-    count = len(lips)
-    means = np.array(
-        [
-            np.linalg.norm(lips.astype(np.float64) - padded[i : i + count] + 1e-6, axis=1).mean()
-            for i in range(2 * reach + 1)
-        ]
-    )
+    means = distances(lips, sound, reach).mean(axis=0)
     best = int(means.argmin())
     least = float(means[best])
     return Sync(reach - best, float(np.sort(means)[reach]) - least, least)

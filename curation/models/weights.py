@@ -120,6 +120,7 @@ class Weights:
         if entry.bundled:
             return f"Install the package {entry.package}, which brings them."
         names = ", ".join(file.name for file in entry.files) or ", ".join(entry.needs)
+        names = names or " or ".join(entry.either)
         return f"Put {names} from {entry.source} into {self.roots[0] / name}."
 
     def fetch(self, name: str) -> Path:
@@ -207,6 +208,8 @@ def _files(entry: WeightsEntry, folder: Path) -> list[Path]:
 def _verify(entry: WeightsEntry, folder: Path) -> None:
     wanted = [file.name for file in entry.files] or list(entry.needs)
     missing = [name for name in wanted if not (folder / name).is_file()]
+    if entry.either and not any((folder / name).is_file() for name in entry.either):
+        missing.append(" or ".join(entry.either))
     if missing:
         raise WeightsError(
             f"weights {entry.name!r} in {folder} lack {', '.join(missing)}. Get them from "

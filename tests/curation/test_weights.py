@@ -45,7 +45,7 @@ def test_every_entry_says_where_it_comes_from_and_under_which_terms():
         assert entry.what
         assert entry.licence
         assert entry.source.startswith("https://")
-        assert bool(entry.files) != bool(entry.needs), name
+        assert sum(map(bool, (entry.files, entry.needs, entry.either))) == 1, name
         assert len({file.name for file in entry.files}) == len(entry.files)
         for file in entry.files:
             assert file.bytes > 0
