@@ -134,7 +134,7 @@ class _Planter:
             return [_hexadecimal(row) for row in self.hashes]
         if fact.name == "phash_mirrored":
             return [_hexadecimal(~row) for row in self.hashes]
-        if fact.name.endswith("_box"):
+        if fact.name.endswith(("_box", "_boxes")):
             corners = np.sort(self.rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)
             return [" ".join(f"{side:.4f}" for side in box) for box in corners]
         if fact.dtype is str:
