@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from reelmill.curation.cut import SUFFIX, cut_key
-from reelmill.curation.cut_stage import Cut
+from reelmill.curation.cut_stage import CORRECTION, Cut
 from reelmill.curation.engine import MAX_GROUPS, CurateOptions, Curation
 from reelmill.curation.keys import decode_components, key_of, stage_components
 from reelmill.curation.level import Level, group
@@ -137,6 +137,8 @@ class _Planter:
         if fact.name.endswith(("_box", "_boxes")):
             corners = np.sort(self.rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)
             return [" ".join(f"{side:.4f}" for side in box) for box in corners]
+        if fact.name == CORRECTION:
+            return [0.0] * count  # the cuts that lie there have none
         if fact.dtype is str:
             return [f"{fact.name} {n}" for n in self.rng.integers(0, 1000, count)]
         low, high = fact.low, fact.high

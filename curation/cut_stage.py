@@ -8,6 +8,10 @@ from typing import ClassVar
 from reelmill.curation.cut import CutSettings
 from reelmill.curation.stage import Bound, Fact, Stage, knob
 
+CROP = ("crop_x", "crop_y", "crop_w", "crop_h")  # facts of Letterbox
+SHARE = "picture_share"
+CORRECTION = "sync_correction"  # fact of AVSync
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cut(Stage):
@@ -18,6 +22,7 @@ class Cut(Stage):
     left; with a smaller rest, as that stage's bound off lets through, nothing is cropped.
     """
 
+    reads: ClassVar = (*CROP, SHARE, CORRECTION)
     adds: ClassVar = (
         Fact("cut_frames", "frames", "Frames in the written file, decoded again.", 0, 500, int),
         Fact("cut_samples", "samples", "Samples in the written file.", 0, 1e6, int),

@@ -169,9 +169,10 @@ class Level:
         if ALL_CLIPS in reader:
             return reader[ALL_CLIPS]
         found = stage.compare(units.table(np.arange(len(units))))
-        batch = Batch()
-        batch.add(folder, tracks_table(ALL_CLIPS, found))
-        ledger.commit(batch)
+        if not self.passes.transient:  # else clips may be missing that the next run has again
+            batch = Batch()
+            batch.add(folder, tracks_table(ALL_CLIPS, found))
+            ledger.commit(batch)
         return found
 
     def _undecodable(self) -> dict[str, tuple[str, str]]:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from reelmill.curation.cut import SUFFIX, cut, cut_key
-from reelmill.curation.cut_stage import Cut
+from reelmill.curation.cut_stage import CORRECTION, CROP, SHARE, Cut
 from reelmill.curation.frame_shape import Box, crop_box
 from reelmill.curation.level import Level
 from reelmill.curation.measure import Found, naming
@@ -38,8 +38,6 @@ from reelmill.datasets.workspace import Workspace, aside
 from reelmill.errors import MediaError, ReelmillError
 
 MAX_CAPTION_BYTES = 64 << 10
-CROP = ("crop_x", "crop_y", "crop_w", "crop_h")  # facts of Letterbox
-CORRECTION = "sync_correction"  # fact of AVSync
 CUT_PATIENCE = 60.0  # seconds for a second of clip: large pictures on a slow core
 
 
@@ -115,9 +113,9 @@ class Packer:
     def _boxes(self) -> dict[str, Box]:
         """What each survivor that has bars is cropped to."""
         units = self.level.clips.units
-        if any(name not in units.columns for name in (*CROP, "picture_share")):
+        if any(name not in units.columns for name in (*CROP, SHARE)):
             return {}
-        barred = self.level.clips.alive & (units.columns["picture_share"].values < 1)
+        barred = self.level.clips.alive & (units.columns[SHARE].values < 1)
         sides = np.stack([units.columns[name].values.astype(np.float64) for name in CROP], axis=1)
         found = {}
         for row in np.flatnonzero(barred & ~np.isnan(sides).any(axis=1)):
