@@ -14,6 +14,7 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
+from reelmill.curation.lips.sync_training import SyncTrained
 from reelmill.curation.result import CurateResult
 from reelmill.datasets.approval import Approval
 from reelmill.training.config import TrainResult
@@ -118,3 +119,19 @@ def generated(result: GenerateResult) -> None:
     told = {name: result.provenance[name] for name in ("prompt", "task", "seed", "steps")}
     summary("generate-summary", "Generated clip", {**facts, **told})
     link("generate-clip", result.output, result.output.name)
+
+
+def synced(result: SyncTrained) -> None:
+    """What a training of a SyncNet gave, on clips that it was not trained on."""
+    found = result.figures
+    facts = {
+        "clips trained on": result.trained_on,
+        "clips held out": found.clips,
+        "clips skipped": len(result.skipped),
+        "loss": f"{result.loss_start:.3f} -> {result.loss_end:.3f}",
+        "shifts within one frame": f"{found.accuracy:.1%}",
+        "passed in sync": f"{found.in_sync:.1%}",
+        "swapped pairs passed": f"{found.swapped_passed} of {found.swapped}",
+        "network": result.output,
+    }
+    create_markdown_artifact(key="sync-summary", markdown=facts_table("SyncNet", facts))

@@ -37,6 +37,7 @@ from reelmill.commands import (
     retry,
     review,
     status,
+    sync,
     train,
     weights,
     where,
@@ -92,6 +93,7 @@ for through in (app, flow):
     through.command(epilog=encode.EPILOG)(encode.encode)
     through.command(epilog=train.EPILOG)(train.train)
     through.command(epilog=generate.EPILOG)(generate.generate)
+    through.add_typer(sync.app, name="sync")
 app.command(epilog=plan.EPILOG)(plan.plan)
 app.command(epilog=why.EPILOG)(why.why)
 app.command(epilog=where.EPILOG)(where.where)

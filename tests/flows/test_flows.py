@@ -122,7 +122,8 @@ def bearing(mark: str) -> list[int]:
 def test_flows_take_every_option_of_the_engine():
     """A field that an engine call learns must reach its flow, or the two ways would part."""
     from reelmill.curation.engine import CurateOptions
-    from reelmill.flows import curate, encode, generate, train
+    from reelmill.curation.lips.sync_training import SyncOptions
+    from reelmill.flows import curate, encode, generate, sync, train
     from reelmill.training.config import TrainOptions
     from reelmill.training.encode import EncodeOptions
     from reelmill.training.generate import GenerateOptions
@@ -132,6 +133,7 @@ def test_flows_take_every_option_of_the_engine():
         (encode.encode, EncodeOptions, set(), set()),
         (train.train, TrainOptions, set(), {"gate"}),  # it is part of the curriculum
         (generate.generate, GenerateOptions, set(), set()),
+        (sync.sync, SyncOptions, set(), set()),
     ):
         taken = set(inspect.signature(flow.fn).parameters)
         assert taken == {field.name for field in fields(options)} - made_by_us | in_another
