@@ -17,6 +17,7 @@ from reelmill.curation.audio.event_sync import EventSync
 from reelmill.curation.audio.loudness import Loudness
 from reelmill.curation.audio.mos import MOS
 from reelmill.curation.audio.noise import Noise
+from reelmill.curation.audio.noise_in_class import NoiseInClass
 from reelmill.curation.audio.sound_class import SoundClass
 from reelmill.curation.audio.sphinx_transcript import SphinxTranscript
 from reelmill.curation.audio.transcript import Transcript
@@ -54,7 +55,7 @@ def video() -> Recipe:
     """Section 3.4: shots, basic and motion quality, sound, deduplication, transcript, balance.
 
     MOS is measured, not judged: the paper filters by it in the audio pipeline, and speech over
-    music, as in films, scores low without being bad.
+    music, as in films, scores low without being bad. SNR is judged by NoiseInClass.
     """
     recipe = Recipe(
         Kind.VIDEO,
@@ -86,6 +87,7 @@ def video() -> Recipe:
             EventSync(),
             MOS(),
             SoundClass(),
+            NoiseInClass(),
             Faces(),
             Talking(),
             AVSync(),
@@ -96,7 +98,9 @@ def video() -> Recipe:
             Cut(),
         ),
     )
-    return override({Kind.VIDEO: recipe}, ["MOS.min_overall=null"])[Kind.VIDEO]
+    return override({Kind.VIDEO: recipe}, ["MOS.min_overall=null", "Noise.min_snr=null"])[
+        Kind.VIDEO
+    ]
 
 
 def image() -> Recipe:
@@ -141,13 +145,14 @@ def audio() -> Recipe:
             Voice(),
             MOS(),
             SoundClass(),
+            NoiseInClass(),
             Transcript(),
             TranscriptCheck(),
             Caption(),
             Cut(),
         ),
     )
-    paper = ["Voice.max_silence_ratio=0.2", "Bandwidth.min_bandwidth=5000"]
+    paper = ["Voice.max_silence_ratio=0.2", "Bandwidth.min_bandwidth=5000", "Noise.min_snr=null"]
     return override({Kind.AUDIO: recipe}, paper)[Kind.AUDIO]
 
 

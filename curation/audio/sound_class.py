@@ -25,12 +25,13 @@ from reelmill.curation.stage import (
 
 CLASSES = ("speech", "singing", "music", "effects")
 _SCORES = tuple(f"{name}_score" for name in CLASSES)
-_NAMES = ("sound_class", *_SCORES)
+_NAMES = ("sound_class", *_SCORES, "noise_score")
 # AudioSet's classes by their numbers in YAMNet's class map.
 _SPEECH = (*range(13),)  # Speech ... Whispering
 _SINGING = (*range(24, 33), 249, 250)  # Singing ... Humming; Vocal music, A capella
 _MUSIC = tuple(i for i in range(132, 277) if i not in _SINGING)  # Music ... Scary music
 _SILENCE = 494
+_NOISE = (507, 509, 510, 514, 515)  # Noise, Static, Mains hum, White noise, Pink noise
 _ROOMS = (*range(500, 506),)  # Inside, outside, echo: where, not what
 
 
@@ -39,13 +40,23 @@ def class_scores(probability: np.ndarray) -> np.ndarray | None:
 
     Of each window the likeliest event of each class; their mean over windows that are not silent.
     """
-    heard = probability[probability[:, _SILENCE] < 0.5].astype(np.float64)
+    heard = _heard(probability)
     if not len(heard):
         return None
     named = {*_SPEECH, *_SINGING, *_MUSIC, _SILENCE, *_ROOMS}
     others = [i for i in range(probability.shape[1]) if i not in named]
     groups = (_SPEECH, _SINGING, _MUSIC, others)
     return np.array([heard[:, list(group)].max(axis=1).mean() for group in groups])
+
+
+def noise_score(probability: np.ndarray) -> float:
+    """Of each window that is not silent the likeliest kind of bare noise or hum, their mean."""
+    heard = _heard(probability)
+    return float(heard[:, list(_NOISE)].max(axis=1).mean()) if len(heard) else 0.0
+
+
+def _heard(probability: np.ndarray) -> np.ndarray:
+    return probability[probability[:, _SILENCE] < 0.5].astype(np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +77,7 @@ class SoundClass(ClipStage):
             Fact(score, "", f"Mean score of the likeliest kind of {name}.")
             for score, name in zip(_SCORES, CLASSES, strict=True)
         ),
+        Fact("noise_score", "", "Mean score of the likeliest kind of bare noise or hum."),
     )
     paper: ClassVar = "section 3.4, four classes"
     resources: ClassVar = Resources(memory_gb=1.0, weights=("yamnet",))
@@ -87,11 +99,13 @@ class SoundClass(ClipStage):
         if model is None:
             return dict.fromkeys(_NAMES, NotMeasured("weights 'yamnet' absent"))
         sound = media.audio(RATE)
-        scores = class_scores(model(sound)) if len(sound) else None
-        if scores is None:
+        probability = model(sound) if len(sound) else None
+        scores = None if probability is None else class_scores(probability)
+        if probability is None or scores is None:
             return dict.fromkeys(_NAMES, NotApplicable("silent"))
+        noise = noise_score(probability)
         named = dict(zip(_SCORES, map(float, scores), strict=True))
-        return {"sound_class": self.decide(scores), **named}
+        return {"sound_class": self.decide(scores), **named, "noise_score": noise}
 
     def decide(self, scores: np.ndarray) -> str:
         """One of CLASSES, from float64 [4] in their order."""

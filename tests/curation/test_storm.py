@@ -62,7 +62,12 @@ def old_access(file: Path) -> float:
     return file.stat().st_atime
 
 
-OFF = ("Blockiness.max_blockiness", "Interlace.max_combing", "Noise.min_snr", "EventSync.max_shift")
+OFF = (
+    "Blockiness.max_blockiness",
+    "Interlace.max_combing",
+    "NoiseInClass.min_snr",
+    "EventSync.max_shift",
+)
 
 
 def make_good(folder: Path, *, large: bool) -> Path:
