@@ -8,7 +8,7 @@ Three ways through every file, CPU seconds of all threads, best of the repeats:
     facts        with every AudioStage of the audio recipe that runs no network
     facts + VAD  and with those that run silero-vad (Voice, Chunks)
 
-The claims: facts <= 0.6 CPU seconds per minute of sound, and facts at least 20 times cheaper than
+The targets: facts <= 0.6 CPU seconds per minute of sound, and facts at least 20 times cheaper than
 the peer's SNR filter alone (data-juicer's audio_nmf_snr_filter: librosa, non-negative matrix
 factorisation, 500 iterations) on the same file. PYTHON is an interpreter that has py-data-juicer,
 librosa and soundfile; the filter's own function is run there, on one thread, reading the file at
