@@ -91,7 +91,7 @@ app.add_typer(corpus.app, name="corpus")
 for through in (app, flow):
     through.command(epilog=curate.EPILOG)(curate.curate)
     through.command(epilog=encode.EPILOG)(encode.encode)
-    through.command(epilog=train.EPILOG)(train.train)
+    through.add_typer(train.app, name="train")
     through.command(epilog=generate.EPILOG)(generate.generate)
     through.add_typer(sync.app, name="sync")
 app.command(epilog=plan.EPILOG)(plan.plan)

@@ -107,7 +107,7 @@ def test_the_ladder_of_shifted_sound_on_people_who_speak(
     name: str, media: Path, detector: str, tmp_path: Path
 ):
     """Clips that were not looked at when the metric was tuned."""
-    footage = read_footage(media / "talking" / name, 8, 256)
+    footage = read_footage(media / "talking" / name, 10, 360)
     clips = damaged_clips(tmp_path, footage, Damage.SHIFTED_SOUND)
     found = climb(LipLag(detector=detector), clips)
     assert isinstance(found, Rungs), found

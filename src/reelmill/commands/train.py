@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reelmill import console
-from reelmill.commands.options import Json, Seed, Via, Workspace, examples
+from reelmill.commands import train_plan
+from reelmill.commands.options import Json, Seed, Via, examples
 
 if TYPE_CHECKING:
     from reelmill.training.config import TrainOptions, TrainResult
@@ -17,12 +18,16 @@ EPILOG = examples(
     "reelmill train --workspace work",
     "reelmill train -w work --curriculum demo_full --output work/checkpoints/long",
     "reelmill train -w work --unreviewed",
+    "reelmill train plan --model 14b",
 )
 
 
 def train(
     ctx: typer.Context,
-    workspace: Workspace,
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", "-w", help="Folder that holds all that a pipeline makes."),
+    ] = None,
     curriculum: Annotated[str, typer.Option(help="Name of a built-in curriculum.")] = "demo",
     stage: Annotated[
         list[str] | None, typer.Option(help="Run this stage only. Repeatable.")
@@ -59,11 +64,16 @@ def train(
     With a gate, each stage's clips are measured before the next stage starts. Exit code 4: they
     fell below a bound, and no later stage was started.
     """
+    if ctx.invoked_subcommand is not None:
+        return
     from reelmill.datasets.workspace import open_workspace
+    from reelmill.errors import UsageError
     from reelmill.training.config import TrainOptions
     from reelmill.training.curriculum import curriculum as built_in
     from reelmill.training.curriculum import read_gate
 
+    if workspace is None:
+        raise UsageError("name a workspace: --workspace W. `reelmill train plan` needs none.")
     place = open_workspace(workspace, create=False)
     chosen = built_in(curriculum)
     options = TrainOptions(
@@ -81,6 +91,11 @@ def train(
     result = through_prefect(options, home, gate) if ctx.obj is Via.FLOW else directly(options)
     show(result)
     console.answer(as_object(result))
+
+
+app = typer.Typer()
+app.callback(invoke_without_command=True, epilog=EPILOG)(train)
+app.command(epilog=train_plan.EPILOG)(train_plan.plan)
 
 
 def directly(options: TrainOptions) -> TrainResult:
