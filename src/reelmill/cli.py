@@ -28,6 +28,7 @@ from reelmill.commands import (
     evaluate,
     forget,
     generate,
+    join,
     kernels,
     model,
     plan,
@@ -94,6 +95,7 @@ for through in (app, flow):
     through.add_typer(train.app, name="train")
     through.command(epilog=generate.EPILOG)(generate.generate)
     through.add_typer(sync.app, name="sync")
+app.command(epilog=join.EPILOG)(join.join)
 app.command(epilog=plan.EPILOG)(plan.plan)
 app.command(epilog=why.EPILOG)(why.why)
 app.command(epilog=where.EPILOG)(where.where)
