@@ -52,6 +52,7 @@ class Faces(ClipStage):
     paper: ClassVar = "section 3.4, synchronisation: person-free, single, multi person"
     resources: ClassVar = Resources(memory_gb=0.7, weights=("face_yunet",))
     fps: float = 2.0
+    most_looks: int = 240
     min_share: float = 0.1
 
     @contextmanager
@@ -72,12 +73,13 @@ class Faces(ClipStage):
     def _facts(self, media: ClipMedia, find: YuNet) -> Facts:
         video = media.info.video
         assert video is not None
-        pictures = media.frames(self.fps, look_height(video.width, video.height))
+        fps = min(self.fps, self.most_looks / max(1e-3, media.clip.seconds))
+        pictures = media.frames(fps, look_height(video.width, video.height))
         looks = [find(picture) for picture in pictures]
-        return self.judge(looks, pictures.shape[2], pictures.shape[1])
+        return self.judge(looks, pictures.shape[2], pictures.shape[1], fps)
 
-    def judge(self, looks: Sequence[np.ndarray], width: int, height: int) -> Facts:
-        """Facts of what was found in looks at pictures of this size, each float [faces, 5]."""
+    def judge(self, looks: Sequence[np.ndarray], width: int, height: int, fps: float) -> Facts:
+        """Facts of `fps` looks a second at pictures of this size, each float [faces, 5]."""
         tracks = [track for track in follow(looks) if _lasts(track, len(looks))]
         seen = np.zeros(len(looks), int)
         for track in tracks:
@@ -89,7 +91,7 @@ class Faces(ClipStage):
         for track in tracks:
             high = (track.boxes[:, 3] - track.boxes[:, 1]) / height
             largest[track.looks] = np.maximum(largest[track.looks], high)
-        boxes = self._boxes(tracks, len(looks), width, height)
+        boxes = self._boxes(tracks, len(looks), width, height, fps)
         nobody = NotApplicable("no face")
         return {
             "faces": count,
@@ -99,9 +101,10 @@ class Faces(ClipStage):
             "face_boxes": boxes or nobody,
         }
 
-    def _boxes(self, tracks: Sequence[Track], looks: int, width: int, height: int) -> str:
+    @staticmethod
+    def _boxes(tracks: Sequence[Track], looks: int, width: int, height: int, fps: float) -> str:
         """Boxes in the look that has faces and lies nearest to the poster."""
-        wanted = min(looks / self.fps, POSTER_S) / 3 * self.fps
+        wanted = min(looks / fps, POSTER_S) / 3 * fps
         with_faces = sorted({int(look) for track in tracks for look in track.looks})
         if not with_faces:
             return ""

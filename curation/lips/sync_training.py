@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 from reelmill.curation.lips.av_sync import AVSync, moved
 from reelmill.curation.lips.examples import Example, Examples, read_examples
-from reelmill.curation.models.lip_sync import LipSync
+from reelmill.curation.models.lip_sync import LipSync, device_of
 from reelmill.curation.models.mfcc import mfcc
 from reelmill.curation.models.mouth_sync import MouthConfig, MouthSync, save, sound_windows
 from reelmill.curation.models.syncnet import FRAMES, compare
@@ -185,7 +185,7 @@ def fit(
     """The trained network, and the mean loss of the first and the last tenth of the steps."""
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    device = torch.device(options.device)
+    device = device_of(options.device)
     network = MouthSync(MouthConfig(options.channels, options.width)).to(device).train()
     heat = torch.nn.Parameter(torch.tensor(2.5, device=device))
     optimiser = torch.optim.AdamW([*network.parameters(), heat], options.learning_rate)

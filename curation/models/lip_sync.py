@@ -12,7 +12,7 @@ from reelmill.curation.models import mouth_sync, syncnet
 from reelmill.curation.models.mfcc import mfcc
 from reelmill.curation.models.mouth_sync import MouthSync, mouths, sound_windows
 from reelmill.curation.models.syncnet import FRAMES, SyncNet
-from reelmill.errors import WeightsError
+from reelmill.errors import UsageError, WeightsError
 
 PUBLISHED = "syncnet_v2.model"
 LIPS_A_RUN = 16  # frames: SyncNet's first layer holds 2.3 MB for each
@@ -28,11 +28,8 @@ class LipSync:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> LipSync:
-        """From the folder of weights `syncnet`. Raises WeightsError."""
-        try:
-            place = torch.device(device)
-        except RuntimeError as error:
-            raise WeightsError(f"{device!r} is no device of torch.") from error
+        """From the folder of weights `syncnet`. Raises WeightsError, UsageError for a device."""
+        place = device_of(device)
         if (folder / PUBLISHED).is_file():
             return cls(syncnet.load(folder / PUBLISHED).to(place), place)
         if (folder / mouth_sync.CONFIG).is_file():
@@ -79,6 +76,16 @@ class LipSync:
             else:
                 found.append(self.network.sound(given[:, None]))
         return torch.cat(found).cpu().numpy()
+
+
+def device_of(name: str) -> torch.device:
+    """A device of torch that is there. Raises UsageError."""
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"{name!r} is no device that torch has here: {error}") from error
+    return place
 
 
 def windows_in(frames: int) -> int:

@@ -18,14 +18,14 @@ from reelmill.curation.cut import CutSettings, cut, cut_key
 from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.lips.av_sync import AVSync, moved
 from reelmill.curation.lips.people import frames_of, people_of
-from reelmill.curation.models.lip_sync import LipSync
+from reelmill.curation.models.lip_sync import LipSync, device_of
 from reelmill.curation.models.mouth_sync import MouthConfig, MouthSync, save
 from reelmill.curation.models.syncnet import SyncNet, distances
 from reelmill.curation.models.weights import Weights
 from reelmill.curation.models.yunet import YuNet
 from reelmill.curation.stage import Facts, NotApplicable, NotMeasured
 from reelmill.datasets.media.encode import write_video
-from reelmill.errors import WeightsError
+from reelmill.errors import UsageError, WeightsError
 
 TALKS = {"route": "lips", "talker": 0.0, "mean_volume": -20.0}
 WELL = {"sync_error": 0, "sync_confidence": 4.0, "sync_volume": -20.0}
@@ -184,6 +184,13 @@ def test_own_networks_are_saved_and_loaded_strictly(tmp_path):
     (tmp_path / "syncnet" / "mouth_sync.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"syncnet_v2\.model or mouth_sync"):
         Weights(tmp_path).path("syncnet")
+
+
+def test_a_device_that_is_not_there_is_named():
+    for name in ("abacus", "cuda:77"):
+        with pytest.raises(UsageError, match=name):
+            device_of(name)
+    assert device_of("cpu").type == "cpu"
 
 
 @pytest.mark.slow

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from tests.curation.lips.clips import NoWeights, Unopened, clip_of, measured
 from tests.curation.lips.test_track import face, looks
+from tests.media import noise_video
 
 from reelmill.curation.lips.faces import Faces
 from reelmill.curation.models.weights import Weights
@@ -28,7 +31,7 @@ NONE = """general/panda_whales.mp4 general/dover_beads_logo.mp4 general/cotracke
 
 
 def judged(*rows) -> dict:
-    return dict(Faces().judge(looks(*rows), 640, 360))
+    return dict(Faces().judge(looks(*rows), 640, 360, 2.0))
 
 
 def test_nobody():
@@ -65,6 +68,21 @@ def test_boxes_are_those_of_the_look_nearest_to_the_poster():
     at = 64 * 3 + 64  # a third of 4 s is 1.33 s, the look at 1.5 s
     assert (left, right) == pytest.approx(((at - 18) / 640, (at + 18) / 640), abs=1e-3)
     assert (top, bottom) == pytest.approx((72 / 360, 108 / 360), abs=1e-3)
+
+
+def test_a_long_clip_is_looked_at_less_often(tmp_path):
+    class Long(Unopened):
+        def frames(self, fps, height):
+            asked.append(fps)
+            return np.zeros((3, height, 64, 3), np.uint8)
+
+    asked: list[float] = []
+    media = clip_of(noise_video(tmp_path / "a.mp4", seconds=2))
+    hour = replace(media.clip, end_pts=media.clip.start_pts + round(3600 / media.clip.time_base))
+    stage = Faces()
+    for clip in (media.clip, hour):
+        stage._facts(Long({}, media.info, clip), lambda rgb: np.zeros((0, 5), np.float32))
+    assert asked == [2.0, pytest.approx(240 / 3600)]
 
 
 def test_without_weights_nothing_is_opened_or_measured():
