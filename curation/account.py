@@ -271,8 +271,9 @@ def _failure(path: str, clip: str, stage: str, verdict: Verdict) -> FailureRepor
 
 def _notes(curation: Curation) -> list[str]:
     notes = [
-        f"{stage} was not measured: its weights {name!r} are absent."
-        for name, stage in sorted(curation.absent.items())
+        f"{stages} {'were' if ',' in stages else 'was'} not measured: "
+        f"{'their' if ',' in stages else 'its'} weights {name!r} are absent."
+        for name, stages in sorted(curation.absent.items())
     ]
     again = sum(len(level.passes.transient) for level in list(curation.levels.values())[:1])
     if again:

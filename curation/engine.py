@@ -168,19 +168,21 @@ class Curation:
         return [lock, *self.files[::step], *(file for file in weights if file.is_file())]
 
     def _check_weights(self) -> dict[str, str]:
-        """Absent weights by name, with the stage that wants them.
+        """Absent weights by name, with the stages that want them.
 
         Absent weights of a gate (a stage with a bound on what they measure) stop the run before
         it starts, unless allow_missing or the stage says that its weights are optional: a gate
         that is not measured would let everything pass.
         """
-        absent: dict[str, str] = {}
+        absent: dict[str, list[str]] = {}
         for recipe in self.recipes.values():
             for stage in recipe.stages:
                 for name in stage.resources.weights:
                     if self.weights.path(name) is not None:
                         continue
-                    absent[name] = stage.name
+                    stages = absent.setdefault(name, [])
+                    if stage.name not in stages:
+                        stages.append(stage.name)
                     gate = [n for n, b in stage.bounds().items() if b.fact and b.value is not None]
                     free = self.options.allow_missing or stage.resources.optional
                     if gate and not free:
@@ -190,7 +192,7 @@ class Curation:
                             "`reelmill weights list`), or say --allow-missing: its scores then "
                             "read 'not measured'."
                         )
-        return absent
+        return {name: ", ".join(stages) for name, stages in absent.items()}
 
     def steps(self) -> Iterator[Step]:
         """Steps in order. Each must have run before the next is asked for."""

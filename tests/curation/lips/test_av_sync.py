@@ -75,7 +75,9 @@ def test_a_run_without_weights_says_that_nothing_was_measured(tmp_path, monkeypa
     result = curation.result()
     assert result.clips.kept == 1
     record = json.loads((Path(result.report).parent / "run.json").read_text())
-    assert "AVSync was not measured: its weights 'syncnet' are absent." in json.dumps(record)
+    assert "AVSync was not measured: its weights 'syncnet' are absent." in record["notes"]
+    together = "Faces, Talking, AVSync were not measured: their weights 'face_yunet' are absent."
+    assert together in record["notes"]
 
 
 def planted(count: int = 110) -> np.ndarray:
