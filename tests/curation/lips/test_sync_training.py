@@ -12,6 +12,7 @@ from tests.curation.lips.clips import clip_of, measured
 from tests.curation.lips.test_av_sync import TALKS
 from tests.frames import broken
 
+from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.lips.av_sync import AVSync
 from reelmill.curation.lips.examples import Example, Examples, read_examples
 from reelmill.curation.lips.sync_training import (
@@ -26,6 +27,7 @@ from reelmill.curation.models.mouth_sync import SIDE, MouthConfig, MouthSync
 from reelmill.curation.models.weights import Weights
 from reelmill.curation.models.yunet import YuNet
 from reelmill.datasets.corpus.talker import Talker, mouth_of
+from reelmill.datasets.index import ShardIndex
 from reelmill.datasets.media.encode import write_video
 from reelmill.errors import DatasetError, UsageError, WeightsError
 
@@ -158,7 +160,8 @@ def trained(tmp_path_factory, media, weights):
         weights=weights,
     )
     result = train_sync(options)
-    (home / "nets" / "face_yunet").symlink_to(weights / "face_yunet")
+    for name in ("face_yunet", "light_asd", "yamnet"):
+        (home / "nets" / name).symlink_to(weights / name)
     return home, result
 
 
@@ -220,6 +223,49 @@ def test_what_is_no_speech_of_these_lips_does_not_pass(trained, tmp_path, wrong)
     write_video(path, frames, fps=25, audio=sound[None], audio_rate=RATE)
     (found,) = measured(AVSync(), Weights(home / "nets"), clip_of(path, **TALKS))
     assert "unsure_sync" in broken(AVSync(), found)
+
+
+def curated(source, work, weights) -> tuple[list[dict], list[bytes]]:
+    """(records, mp4s) of a run with AVSync over a folder."""
+    recipe = work.parent / "recipe.yaml"
+    stages = "Probe, Integrity, Shots, Loudness, Voice, SoundClass, Faces, Talking, AVSync, Cut"
+    recipe.write_text(f"kind: video\nstages: [{stages}]\n")
+    options = CurateOptions((str(source),), work, str(recipe), weights=weights, workers=0)
+    curation = Curation(options)
+    for step in curation.steps():
+        step.run()
+    with ShardIndex.read(work / "shards" / "video") as index:
+        found = [index.sample(key) for key in index.keys]
+    return [json.loads(one["json"]) for one in found], [one["mp4"] for one in found]
+
+
+def check_the_shard_is_corrected(home, tmp_path) -> None:
+    """A talker whose sound is 200 ms late, and one with another's sound, through a whole run."""
+    clip = clip_of(home / "others" / "whisper_jfk_0.mp4")
+    frames, sound = clip.frames(25, 192), clip.audio(RATE)[None]
+    other = clip_of(home / "others" / "echomimic_en_tts_0.mp4").audio(RATE)[None]
+    source = tmp_path / "media"
+    source.mkdir()
+    written = {"fps": 25, "audio_rate": RATE}
+    write_video(source / "late.mp4", frames, audio=sound, audio_start_s=0.2, **written)
+    write_video(source / "other.mp4", frames, audio=other, **written)
+    records, clips = curated(source, tmp_path / "work", home / "nets")
+    assert [record["file"] for record in records] == ["late.mp4"]  # the other is rejected
+    facts = records[0]["facts"]
+    assert (facts["route"], facts["sync_error"] <= 1) == ("lips", True)
+    assert facts["sync_correction"] == pytest.approx(-0.2, abs=0.04)
+    assert records[0]["cut"]["delay_s"] == facts["sync_correction"]
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(clips[0])
+    (found,) = measured(AVSync(correct=False), Weights(home / "nets"), clip_of(path, **TALKS))
+    assert found["sync_error"] <= 1  # of the written file, as it is
+
+
+@pytest.mark.media
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_shard_holds_the_corrected_clip_and_no_swapped_one(trained, tmp_path):
+    check_the_shard_is_corrected(trained[0], tmp_path)
 
 
 @pytest.mark.media
