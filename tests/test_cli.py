@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,8 @@ def test_doctor_finds_what_the_package_brings():
     run = reelmill("doctor", "--json")
     findings = {f["name"]: f for f in json.loads(run.stdout.splitlines()[-1])["findings"]}
     assert findings["codecs"]["level"] == "ok"
+    assert findings["ports"]["level"] == "ok"
+    assert re.match(r"\d+ of \d+ here", findings["weights"]["text"])
     assert findings["python"]["text"].startswith(sys.version.split()[0])
 
 

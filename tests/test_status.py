@@ -1,6 +1,7 @@
 """`reelmill status` reads what runs wrote."""
 
 import json
+import os
 
 from tests.reports.planted_run import plant
 from typer.testing import CliRunner
@@ -18,3 +19,16 @@ def test_a_run_is_listed_with_its_counts(tmp_path):
     clips = planted.report.totals.clips
     assert run["clips"]["in"] == clips.into.count
     assert run["clips"]["kept"] == clips.kept.count
+
+
+def test_who_writes_is_told(tmp_path):
+    workspace = open_workspace(tmp_path / "w")
+
+    def told():
+        run = CliRunner().invoke(app, ["status", "-w", str(workspace.root), "--json"])
+        return json.loads(run.stdout.strip().splitlines()[-1])["running"]
+
+    assert told() == ""
+    with workspace.lock():
+        assert told() == f"process {os.getpid()}"
+    assert told() == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from reelmill.commands.options import Json
 
 CODECS = {"h264 encoder": "libx264", "aac encoder": "aac", "flac encoder": "flac"}
 LOW_DISK_GB = 5
+PREFECT_PORT = 4200
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,29 @@ def _speech() -> Finding:
     return Finding("speech", "note", "no espeak-ng: the made corpus has no spoken clips")
 
 
+def _weights() -> Finding:
+    """How many of the pretrained weights that stages can use are here."""
+    from reelmill.curation.models.weights import Weights, WeightsState, catalogue
+
+    store = Weights(None)
+    absent = [name for name in catalogue() if store.state(name)[0] == WeightsState.ABSENT]
+    there = len(catalogue()) - len(absent)
+    told = f"{there} of {len(catalogue())} here"
+    if not absent:
+        return Finding("weights", "ok", told)
+    return Finding("weights", "note", f"{told}; `reelmill weights list` says which are not")
+
+
+def _ports() -> Finding:
+    """Whether servers can listen on this machine's loopback; Prefect's usual port, if taken."""
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+    with socket.socket() as usual:
+        taken = usual.connect_ex(("127.0.0.1", PREFECT_PORT)) == 0
+    used = f"; {PREFECT_PORT}, Prefect's, is in use" if taken else ""
+    return Finding("ports", "ok", f"127.0.0.1 can be listened on{used}")
+
+
 def _prefect() -> Finding:
     from importlib.metadata import version
 
@@ -100,13 +125,15 @@ def doctor(
     ] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Says what this machine has: processors, GPU, codecs, disk, weights. Exit code 1 if bad."""
+    """Says what this machine has: GPU, codecs, disk, weights, ports. Exit code 1 if bad."""
     looks: dict[str, Callable[[], Finding]] = {
         "python": _python,
         "cpus": _cpus,
         "gpu": _torch,
         "codecs": _ffmpeg,
         "disk": lambda: _disk(workspace),
+        "weights": _weights,
+        "ports": _ports,
         "speech": _speech,
         "prefect": _prefect,
     }

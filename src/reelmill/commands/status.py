@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,21 @@ SHOWN = 10
 
 
 def status(workspace: Workspace, as_json: Json = False) -> None:
-    """Says what a workspace holds: runs, shards and their approvals, latents, checkpoints."""
+    """Says what a workspace holds, and what waits: runs, shards and their approvals, latents,
+    checkpoints; and which process writes to it now."""
     from reelmill.datasets.workspace import open_workspace
 
     place = open_workspace(workspace, create=False)
     found: dict[str, Any] = {
         "workspace": str(place.root),
+        "running": _running(place.root / ".lock"),
         "runs": [_run(path) for path in sorted(place.runs.glob("*/run.json"))],
         "shards": [_shards(path.parent) for path in sorted(place.root.glob("shards/*/*.json"))],
         "latents": [_latents(path) for path in sorted(place.root.glob("latents/**/manifest.json"))],
         "checkpoints": [str(path) for path in _newest(place.checkpoints)],
     }
+    if found["running"]:
+        console.say(f"running    {found['running']} writes here")
     for run in found["runs"][-SHOWN:]:
         clips = run["clips"]
         kept = f"{clips['kept']} of {clips['in']} clips kept, {clips['failed']} failed"
@@ -42,6 +47,19 @@ def status(workspace: Workspace, as_json: Json = False) -> None:
     if not any(found[name] for name in ("runs", "shards", "latents", "checkpoints")):
         console.say(f"{workspace} is empty: `reelmill curate SOURCE -w {workspace}` fills it.")
     console.answer(found)
+
+
+def _running(lock: Path) -> str:
+    """Who holds the lock of a workspace; empty: nobody."""
+    try:
+        with lock.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(200).decode(errors="replace").strip() or "a process"
+    except OSError:
+        return ""
+    return ""
 
 
 def _run(path: Path) -> dict[str, Any]:
