@@ -106,7 +106,9 @@ def test_shards_hold_the_survivors_with_their_captions(first):
     assert len(kept) == first.clips.kept
     captions = {records[k]["file"]: s.get("txt", b"").decode() for k, s in kept.items()}
     assert captions["a.mp4"] == "a shape bounces"
-    assert captions["b.mkv"] == ""
+    facts = next(r["facts"] for r in records.values() if r["file"] == "b.mkv")
+    assert captions["b.mkv"] == facts["caption_structured"]
+    assert captions["b.mkv"].startswith("A video.")
     assert all(key == record["id"] for key, record in records.items())
 
 
