@@ -95,18 +95,22 @@ def video_modality(
     mask: Tensor,
     references: Tensor | None = None,
     keyframes: Keyframes | None = None,
+    marked: Tensor | None = None,
 ) -> Modality:
     """Tokens of a video.
 
     z: [B, C, T, h, w], noisy or clean. t: [B], or [B, T] for a time per latent frame. known: I, as
     z. mask: M, [B, 1, T, h, w]. references: clean latents [B, C, n, h, w], prepended with channels
-    (ref, ref, 1) at t = 1. keyframes: appended, at the time of their frames; they need a patch of
-    one frame.
+    (ref, ref, 1) at t = 1. keyframes: appended, at the time of their frames. marked: bool [T],
+    latent frames that carry the marker of keyframes themselves (refiner.py). Both need a patch of
+    one frame; with another, nothing is marked.
     """
     video = _video_and_references(config, z, t, known, mask, references)
+    patch = config.video.patch
+    if marked is not None and patch[0] == 1:
+        video = replace(video, kind=_marked_kind(video, marked))
     if keyframes is None or not keyframes.frames:
         return video
-    patch = config.video.patch
     if patch[0] != 1:
         raise ValueError(f"keyframes need a patch of one frame, not {patch}")
     grid = tuple(n // p for n, p in zip(z.shape[2:], patch, strict=True))
@@ -124,6 +128,19 @@ def video_modality(
     return Modality(
         torch.cat((video.x, extra), 1), torch.cat((video.pos, pos[None]), 1), times, kind
     )
+
+
+def _marked_kind(video: Modality, marked: Tensor) -> Tensor:
+    """int8 [1, L]: KEYFRAME where a latent frame is marked, else as it was."""
+    assert video.grid is not None
+    each = marked.to(video.x.device).repeat_interleave(video.grid[1] * video.grid[2])
+    kind = video.kind
+    if kind is None:
+        kind = torch.full((1, video.x.shape[1]), TARGET, dtype=torch.int8, device=video.x.device)
+    kind = kind.clone()
+    behind = kind[:, kind.shape[1] - len(each) :]
+    behind[:] = torch.where(each, KEYFRAME, behind)
+    return kind
 
 
 def _video_and_references(

@@ -29,8 +29,10 @@ class TowerConfig:
     learned table added to one shared projection of time (`table`: Wan, LTX-2) or a projection in
     every block (`linear`: Flux, HunyuanVideo). predicts: what the head gives. `velocity` is the
     paper's. `data` is turned into velocity (flow.py) and suits tokens of more values than `dim`:
-    noise needs all of them, data lies in few (Li and He, "Back to Basics", 2025). sparse: blocks
-    have the gate of Video Sparse Attention's coarse half.
+    noise needs all of them, data lies in few (Li and He, "Back to Basics", 2025). `residual` is
+    data as what is to be added to I, the latents that a video goes by: what I holds need not pass
+    through `dim`, and a head of zeros gives I itself (the Refiner's start). sparse: blocks have
+    the gate of Video Sparse Attention's coarse half.
     """
 
     dim: int
@@ -47,7 +49,7 @@ class TowerConfig:
     adaln: Literal["table", "linear"] = "table"
     rope_dims: tuple[int, ...] = ()
     rope_theta: float = 10_000.0
-    predicts: Literal["velocity", "data"] = "velocity"
+    predicts: Literal["velocity", "data", "residual"] = "velocity"
     sparse: bool = False
 
     def __post_init__(self) -> None:
@@ -82,8 +84,12 @@ class TowerConfig:
             raise UsageError(f"model config: rope_theta is {self.rope_theta!r}; above 1, to 1e9.")
         if self.qk_norm not in ("full", "head") or self.adaln not in ("table", "linear"):
             raise UsageError(f"model config: qk_norm {self.qk_norm!r} or adaln {self.adaln!r}?")
-        if self.predicts not in ("velocity", "data"):
-            raise UsageError(f"model config: predicts {self.predicts!r}? velocity or data.")
+        if self.predicts not in ("velocity", "data", "residual"):
+            raise UsageError(
+                f"model config: predicts {self.predicts!r}? velocity, data or residual."
+            )
+        if self.predicts == "residual" and self.in_ch < 2 * self.out_ch:
+            raise UsageError("model config: a residual is about I, which audio has none of.")
 
     @property
     def head_dim(self) -> int:

@@ -23,6 +23,9 @@ from reelmill.model.modality import Text
 from reelmill.model.sampler import VideoCanvas, denoise
 from reelmill.model.windows import Windows
 
+# 41 frames of 544 x 960 pixels: 22,440 tokens of 2 x 2 latents. What is larger is refined in parts.
+WINDOWS = Windows((11, 68, 120))
+
 
 @dataclass(frozen=True)
 class RefineOptions:
@@ -30,8 +33,9 @@ class RefineOptions:
 
     steps, s: of the sampler. strength: share of noise over Z_up that sampling starts from; 1 is
     pure noise. LTX-2 starts its second stage at .9. sparsity: share of key tiles left out; 2/3 is
-    the paper's "about 3x less". dense_steps: first steps that leave nothing out. windows: largest
-    latents that are refined at once (frames, rows, columns); None: all.
+    the paper's "about 3x less". dense_steps: first steps that leave nothing out; dense_layers:
+    layers that never do. windows: largest latents that are refined at once (frames, rows,
+    columns); None: all.
     """
 
     steps: int = 12
@@ -39,7 +43,8 @@ class RefineOptions:
     strength: float = 0.9
     sparsity: float = 2 / 3
     dense_steps: int = 0
-    windows: Windows | None = None
+    dense_layers: tuple[int, ...] = ()
+    windows: Windows | None = WINDOWS
 
     def check(self) -> None:
         """Raises PromptError for values that make no sense."""
@@ -50,18 +55,29 @@ class RefineOptions:
             )
 
 
-def refiner_config(base: MMDiTConfig) -> MMDiTConfig:
-    """The base model's video tower with the gates of sparse attention."""
-    return replace(base, audio=None, video=replace(base.video, sparse=True))
+def refiner_config(base: MMDiTConfig, *, residual: bool = False) -> MMDiTConfig:
+    """The base model's video tower with the gates of sparse attention. residual: see refiner_of."""
+    video = replace(base.video, sparse=True)
+    if residual:
+        video = replace(video, predicts="residual")
+    return replace(base, audio=None, video=video)
 
 
-def refiner_of(base: MMDiT) -> MMDiT:
-    """A Refiner that begins as the base model's video tower, parameter by parameter."""
-    model = MMDiT(refiner_config(base.config))
+def refiner_of(base: MMDiT, *, residual: bool = False) -> MMDiT:
+    """A Refiner that begins as the base model's video tower, parameter by parameter.
+
+    residual departs from the paper: the head predicts the data's difference to Z_up, still as a
+    velocity from noise, and starts at zero instead of as the base's. So an untrained Refiner gives
+    Z_up back, and short training goes into what is missing in it.
+    """
+    model = MMDiT(refiner_config(base.config, residual=residual))
     tower = {n: p for n, p in base.state_dict().items() if part_of(n) == "video"}
     gates = {n: p for n, p in model.state_dict().items() if n not in tower}
     assert all(".gate." in name for name in gates), "only gates are new"
     model.load_state_dict(tower | gates, strict=True)
+    if residual:
+        torch.nn.init.zeros_(model.video.head.weight)
+        torch.nn.init.zeros_(model.video.head.bias)
     return model
 
 
@@ -113,7 +129,19 @@ def refiner_canvas(
         mask = keep.to(known).expand_as(mask)
         known = torch.where(mask.bool(), source.to(known), known)
     started = known if strength < 1 else None
-    return VideoCanvas(known, mask, references, source=started, strength=strength)
+    return VideoCanvas(
+        known, mask, references, source=started, strength=strength, marked=given(known)
+    )
+
+
+def given(known: Tensor) -> Tensor:
+    """bool [T]: latent frames of Z_up that stand where one of the low rate stood.
+
+    They carry the tower's marker of keyframes. Rotary positions are relative, so nothing else says
+    which latents are those and which were put between; the best linear estimate of the one is not
+    that of the other.
+    """
+    return torch.arange(known.shape[2]) % 2 == 0
 
 
 def refine(
@@ -127,7 +155,11 @@ def refine(
 ) -> Tensor:
     """High-resolution latents, [B, C, 2 T - 1, H, W]. Raises PromptError for such options."""
     options.check()
-    schedule = SparsitySchedule(target=options.sparsity, dense_steps=options.dense_steps)
+    schedule = SparsitySchedule(
+        target=options.sparsity,
+        dense_layers=options.dense_layers,
+        dense_steps=options.dense_steps,
+    )
     made = denoise(
         model,
         text,

@@ -46,7 +46,8 @@ class VideoCanvas:
 
     references: clean latents [B, C, n, h, w]. held: the video is `known`, whole and clean (V2A).
     source, strength: latents like `known` to start from, of which noise covers the share strength
-    (SDEdit, Meng et al., 2022); sampling begins at t = 1 - strength.
+    (SDEdit, Meng et al., 2022); sampling begins at t = 1 - strength. marked: bool [T], latent
+    frames with the marker of keyframes (refiner.py).
     """
 
     known: Tensor
@@ -56,13 +57,15 @@ class VideoCanvas:
     source: Tensor | None = None
     strength: float = 1.0
     keyframes: KeyframeCanvas | None = None
+    marked: Tensor | None = None
 
     def part(self, box: Box) -> VideoCanvas:
         """What a window of it goes by. Raises ValueError with references: they have its size."""
         if self.references is not None:
             raise ValueError("windows take no references")
         known, mask = self.known[(..., *box)], self.mask[(..., *box)]
-        return replace(self, known=known, mask=mask, source=None)
+        marked = None if self.marked is None else self.marked[box[0]]
+        return replace(self, known=known, mask=mask, source=None, marked=marked)
 
 
 @dataclass(frozen=True)
@@ -334,6 +337,7 @@ class Run:
             self._copy(mask, copies),
             None if c.references is None else self._copy(c.references, copies),
             self._keyframes(z, c.keyframes, copies),
+            c.marked,
         )
 
     def _keyframes(

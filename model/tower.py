@@ -102,8 +102,10 @@ class Tower(nn.Module):
         out = self.head(torch.addcmul(shift, self.norm(state.x), 1 + scale))
         if self.config.predicts == "velocity":
             return out
-        cells = m.x.unflatten(2, (-1, self.config.in_ch))[..., : self.config.out_ch]
-        return velocity(cells.flatten(2), out, m.t[..., None])
+        cells, channels = m.x.unflatten(2, (-1, self.config.in_ch)), self.config.out_ch
+        if self.config.predicts == "residual":
+            out = out + cells[..., channels : 2 * channels].flatten(2)
+        return velocity(cells[..., :channels].flatten(2), out, m.t[..., None])
 
     def embed_time(self, m: Modality, text_length: int) -> tuple[Time, Time]:
         """Embeds every distinct time once. Text has the time of the noisiest token."""

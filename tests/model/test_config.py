@@ -128,5 +128,10 @@ def test_a_model_of_before_a_field_came_keeps_its_hash():
     assert MMDiTConfig.from_json(data) == config
     text = json.dumps(data, sort_keys=True).encode()
     assert config.hash == hashlib.sha256(text).hexdigest()
-    for change in ({"predicts": "data"}, {"sparse": True}):
+    for change in ({"predicts": "data"}, {"predicts": "residual"}, {"sparse": True}):
         assert replace(config, video=replace(config.video, **change)).hash != config.hash
+
+
+def test_sound_has_nothing_that_a_residual_could_be_about():
+    with pytest.raises(UsageError, match="residual"):
+        replace(preset("tiny").audio, predicts="residual")

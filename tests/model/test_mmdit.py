@@ -417,3 +417,29 @@ def test_a_tower_that_predicts_data_gives_the_velocity_towards_it(t):
     rest = 1 - at.reshape(2, 1, -1, 1, 1)
     assert torch.allclose(video_velocity(config, v, (3, 4, 4)), -z / rest)
     assert torch.allclose(audio_velocity(a, 7), -sound / (1 - late[:, None, None]))
+
+
+def test_a_residual_is_about_what_the_video_goes_by():
+    """A head of zeros predicts I, whose velocity is (I - z) / (1 - t), in any order of cells."""
+    config = replace(CONFIG, audio=None, video=replace(CONFIG.video, predicts="residual"))
+    model = lively(config)
+    torch.nn.init.zeros_(model.video.head.weight)
+    torch.nn.init.zeros_(model.video.head.bias)
+    z, known = torch.randn(2, 16, 3, 4, 4).double(), torch.randn(2, 16, 3, 4, 4).double()
+    t, refs = torch.tensor([0.2, 0.7]).double(), torch.randn(2, 16, 2, 4, 4).double()
+    m = video_modality(config, z, t, known, torch.ones_like(z[:, :1]), refs)
+    v, _ = model(m, None, Text(torch.randn(2, 5, 64).double()))
+    rest = 1 - t.reshape(2, 1, 1, 1, 1)
+    assert torch.allclose(video_velocity(config, v, (3, 4, 4)), (known - z) / rest)
+
+
+def test_marked_frames_carry_the_marker_of_keyframes_and_references_do_not():
+    z = torch.randn(1, 16, 3, 4, 4)
+    marked = torch.tensor([True, False, True])
+    refs = torch.randn(1, 16, 2, 4, 4)
+    m = video_modality(CONFIG, z, torch.zeros(1), z, z[:, :1], refs, marked=marked)
+    assert m.kind is not None
+    assert m.kind[0].tolist() == [1] * 8 + [2] * 4 + [0] * 4 + [2] * 4
+    alone = video_modality(CONFIG, z, torch.zeros(1), z, z[:, :1], marked=marked)
+    assert alone.kind is not None
+    assert alone.kind[0].tolist() == [2] * 4 + [0] * 4 + [2] * 4

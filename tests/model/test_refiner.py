@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelmill.errors import PromptError
+from reelmill.model.conditioning import video_modality
 from reelmill.model.config import preset
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
@@ -100,6 +101,43 @@ def test_it_starts_as_the_base_models_video_tower():
     assert torch.allclose(*made, atol=1e-4)
 
 
+@pytest.mark.parametrize("how", [{"steps": 1, "strength": 1.0}, {"steps": 5}])
+def test_one_that_predicts_the_residual_starts_as_interpolation(how):
+    """Untrained it gives Z_up back, from noise and in any number of steps."""
+    refiner = refiner_of(lively(MMDiT(BASE)), residual=True).eval()
+    canvas = refiner_canvas(randn(1, 16, 3, 4, 4), 8, 8, strength=how.get("strength", 0.9))
+    made = refine(refiner, Text(randn(1, 4, 64)), canvas, seeds=[3], options=RefineOptions(**how))
+    assert torch.allclose(made, canvas.known, atol=1e-5)
+
+
+def test_the_residuals_tower_is_the_base_models_but_for_its_head():
+    base = lively(MMDiT(BASE))
+    loaded, before = refiner_of(base, residual=True).state_dict(), base.state_dict()
+    for name, value in loaded.items():
+        if name.startswith("video.head.") or ".gate." in name:
+            assert not value.any(), name
+        else:
+            assert torch.equal(value, before[name]), name
+
+
+def test_latents_of_the_low_rate_are_told_from_those_between():
+    """Where all latents are equal and tokens see nothing else, only the marker tells frames."""
+    refiner = lively(refiner_of(MMDiT(BASE)))
+    with torch.no_grad():
+        for name, p in refiner.named_parameters():
+            if ".qkv." in name or ".gate." in name:
+                p.zero_()
+    canvas = refiner_canvas(randn(1, 16, 1, 1, 1).expand(-1, -1, 3, 2, 2), 2, 2)
+    z, t = torch.zeros_like(canvas.known), torch.zeros(1)
+    m = video_modality(refiner.config, z, t, canvas.known, canvas.mask, marked=canvas.marked)
+    out, _ = refiner(m, None, Text(randn(1, 4, 64)))
+    assert out is not None
+    frames = out[0]
+    assert torch.allclose(frames[[2, 4]], frames[[0, 0]], atol=1e-5)
+    assert torch.allclose(frames[3], frames[1], atol=1e-5)
+    assert (frames[0] - frames[1]).abs().mean() > 0.1
+
+
 def test_refining_is_repeatable_and_leaves_the_base_models_latents_alone():
     refiner, text = lively(refiner_of(MMDiT(BASE))), Text(randn(1, 4, 64))
     low = randn(1, 16, 3, 4, 4)
@@ -145,8 +183,10 @@ def test_windows_see_what_is_large_in_parts_and_nearly_the_same():
                 p.zero_()
     text, canvas = Text(randn(1, 4, 64)), refiner_canvas(randn(1, 16, 3, 8, 8), 8, 8)
     whole = refine(model, text, canvas, seeds=[1], options=RefineOptions(steps=2, strength=1.0))
-    parts = RefineOptions(steps=2, strength=1.0, windows=Windows((3, 4, 6), (1, 2, 2)))
-    assert torch.allclose(refine(model, text, canvas, seeds=[1], options=parts), whole, atol=1e-4)
+    for windows in (Windows((3, 4, 6), (1, 2, 2)), Windows((2, 8, 8), (1, 0, 0))):
+        parts = RefineOptions(steps=2, strength=1.0, windows=windows)
+        made = refine(model, text, canvas, seeds=[1], options=parts)
+        assert torch.allclose(made, whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("overlap", [(0, 0, 3), (-1, 0, 0)])
@@ -159,3 +199,19 @@ def test_windows_take_no_references():
     canvas = replace(refiner_canvas(randn(1, 16, 2, 4, 4), 4, 4), references=randn(1, 16, 1, 4, 4))
     with pytest.raises(ValueError, match="references"):
         canvas.part((slice(0, 1), slice(0, 2), slice(0, 2)))
+
+
+def test_layers_and_steps_that_stay_dense_see_everything():
+    """All layers dense is no sparsity at all, as are as many dense steps as there are steps."""
+    refiner, text = lively(refiner_of(MMDiT(BASE))), Text(randn(1, 4, 64))
+    canvas = refiner_canvas(randn(1, 16, 3, 8, 8), 16, 16)
+
+    def run(**how: object) -> torch.Tensor:
+        options = RefineOptions(steps=2, strength=1.0, **how)  # type: ignore[arg-type]
+        return refine(refiner, text, canvas, seeds=[1], options=options)
+
+    dense = run(sparsity=0.0)
+    assert not torch.equal(run(sparsity=0.8), dense)
+    assert torch.equal(run(sparsity=0.8, dense_layers=(0, 1)), dense)
+    assert torch.equal(run(sparsity=0.8, dense_steps=2), dense)
+    assert not torch.equal(run(sparsity=0.8, dense_layers=(1,)), dense)
