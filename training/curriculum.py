@@ -94,8 +94,10 @@ class TrainStage(_Data):
     init_from: name of the stage whose EMA weights it starts from, None to start afresh.
     held_out: share of source files that are never trained on and give the held-out loss. refiner:
     trains the Refiner of TrainOptions.base, whose attention leaves out `sparsity` of its key tiles
-    in the end (paper section 4.5: about a third is kept). gate: None lets every outcome pass.
-    samples: of how many held-out captions clips are made at every checkpoint, to be looked at.
+    in the end (paper section 4.5: about a third is kept), but in its dense_layers. residual: of the
+    Refiner, see `refiner_of`; without it, its head too starts as the base's. gate: None lets every
+    outcome pass. samples: of how many held-out captions clips are made at every checkpoint, to be
+    looked at.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
@@ -105,7 +107,9 @@ class TrainStage(_Data):
     init_from: str | None = None
     trainable: Literal["all", "video", "audio"] = "all"
     refiner: bool = False
+    residual: bool = True
     sparsity: float = Field(default=2 / 3, ge=0, lt=1)
+    dense_layers: tuple[int, ...] = ()
     optim: Optim = Optim()
     objective: Objective = Objective()
     held_out: float = Field(default=0.1, gt=0, lt=1)
@@ -294,7 +298,7 @@ _REFINER = TrainStage(
     steps=1000,
     batch=8,
     optim=Optim(lr=1e-3, warmup_steps=50, schedule="cosine"),
-    objective=Objective(video_floor=0.3),
+    objective=Objective(shift=5.0, video_floor=0.3),  # near noise Z_up decides what is made
     validate_every=100,
     checkpoint_every=200,
 )

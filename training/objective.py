@@ -26,22 +26,30 @@ from reelmill.model.conditioning import (
 from reelmill.model.flow import interpolate, shift, target
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
-from reelmill.model.refiner import upsample
+from reelmill.model.refiner import given, upsample
 from reelmill.model.sparse import Shares
 from reelmill.training.curriculum import Objective
 from reelmill.training.tasks import Task, condition, known_mask
 
+KEYFRAME_SHARE = 0.5  # of a Refiner's samples whose Z_up has keyframes
+KEYFRAME_NOISE = 0.1  # at most, over them: they are predictions of the base model, not truth
 _TRAIN, _HELD_OUT = 0x7472_6169_6E, 0x6865_6C64  # second half of the Philox key: the stream
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of a batch. t: [b]; noise like the latents; drop_text: bool [b]."""
+    """Random numbers of a batch. t: [b]; noise like the latents; drop_text: bool [b].
+
+    keyframes: bool [b, T], latent frames of Z_up that are keyframes; keyframe_noise: what is added
+    to them, like the latents. None without low latents.
+    """
 
     t: Tensor
     video: Tensor
     audio: Tensor | None
     drop_text: Tensor
+    keyframes: Tensor | None = None
+    keyframe_noise: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class Losses:
 def draw(seed: int, step: int, batch: Batch, config: Objective) -> Draws:
     """Random numbers for the slots of a batch of a training step."""
     u, drop, video, audio = _numbers(seed, _TRAIN, step, batch)
-    return Draws(shift(u, config.shift), video, audio, drop < config.text_dropout)
+    keyframes = _keyframes(seed, _TRAIN, step, batch)
+    return Draws(shift(u, config.shift), video, audio, drop < config.text_dropout, *keyframes)
 
 
 def held_out_draw(batch: Batch, of: int) -> Draws:
@@ -67,7 +76,8 @@ def held_out_draw(batch: Batch, of: int) -> Draws:
     """
     _, _, video, audio = _numbers(0, _HELD_OUT, 0, batch)
     t = torch.from_numpy((batch.slots + 0.5) / of).float()
-    return Draws(t, video, audio, torch.zeros(len(t), dtype=torch.bool))
+    keyframes = _keyframes(0, _HELD_OUT, 0, batch)
+    return Draws(t, video, audio, torch.zeros(len(t), dtype=torch.bool), *keyframes)
 
 
 def _numbers(
@@ -85,6 +95,26 @@ def _numbers(
     both = torch.from_numpy(np.stack(uniform))
     noise = torch.from_numpy(np.stack(audio)) if audio else None
     return both[:, 0].float(), both[:, 1], torch.from_numpy(np.stack(video)), noise
+
+
+def _keyframes(
+    seed: int, stream: int, step: int, batch: Batch
+) -> tuple[Tensor | None, Tensor | None]:
+    """Which latent frames are keyframes, and their noise: frames 0, n, 2 n, ... and the last of the
+    low rate, as the base model makes them (M13), n drawn for each sample."""
+    if batch.low is None:
+        return None, None
+    chosen = np.zeros((len(batch.slots), batch.video.shape[2]), np.bool_)
+    noise = np.empty_like(batch.video, dtype=np.float32)
+    for i, slot in enumerate(batch.slots):
+        key = np.array([seed, stream], dtype=np.uint64)
+        random = np.random.Generator(np.random.Philox(key=key, counter=[0, 1, int(slot), step]))
+        has, level = random.random(2)
+        if has < KEYFRAME_SHARE:
+            chosen[i, :: 2 * int(random.integers(1, batch.low.shape[2] + 1))] = True
+            chosen[i, -1] = True
+        noise[i] = KEYFRAME_NOISE * level * random.standard_normal(noise.shape[1:], np.float32)
+    return torch.from_numpy(chosen), torch.from_numpy(noise)
 
 
 def flow_loss(
@@ -112,15 +142,20 @@ def flow_loss(
     clean = torch.ones_like(draws.t)
     video = audio = None
     if task.video != "absent":
-        mask = known_mask(task, z0)
+        mask, marked = known_mask(task, z0), None
         t = clean if task.video == "clean" else draws.t
         if task.known == "low":
             if batch.low is None:
                 raise DatasetError(f"task {task.name!r} needs latents encoded with --low.")
             known = upsample(torch.from_numpy(batch.low), z0.shape[3], z0.shape[4])
+            marked = given(known)
+            if draws.keyframes is not None and draws.keyframe_noise is not None:
+                keyframe = draws.keyframes[:, None, :, None, None]
+                known = torch.where(keyframe, z0 + draws.keyframe_noise, known)
         else:
             known = condition(z0, mask, constants[black_key(batch)])
-        video = video_modality(model.config, interpolate(z0, draws.video, t), t, known, mask)
+        noisy = interpolate(z0, draws.video, t)
+        video = video_modality(model.config, noisy, t, known, mask, marked=marked)
     if task.audio != "absent":
         assert sound is not None
         assert draws.audio is not None

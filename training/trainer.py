@@ -133,7 +133,7 @@ class StageRun:
         self.constants = {n: torch.from_numpy(a).float() for n, a in data.constants.items()}
         base = self._base()
         model_config = (
-            refiner_config(base.model.config)
+            refiner_config(base.model.config, residual=stage.residual)
             if base
             else options.curriculum.model.config(
                 data.channels("video"), data.channels("audio"), data.constants["null_text"].shape[1]
@@ -141,7 +141,7 @@ class StageRun:
         )
         init = self._init_weights()
         self.config = {
-            "stage": stage.model_dump(mode="json", exclude=NOT_LEARNED),
+            "stage": stage.model_dump(mode="json", exclude=_unsaid(stage)),
             "model": model_config.to_json(),
             "seed": options.seed,
             "validation": self.validation,
@@ -152,7 +152,9 @@ class StageRun:
         self.unreviewed = not approvals
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            self.model = refiner_of(base.model) if base else MMDiT(model_config)
+            self.model = (
+                refiner_of(base.model, residual=stage.residual) if base else MMDiT(model_config)
+            )
             if not base:
                 options.curriculum.model.prepare(self.model)
         if init:
@@ -243,7 +245,9 @@ class StageRun:
     def _sparsity(self, step: int) -> Shares | None:
         if not self.model.config.video.sparse:
             return None
-        schedule = SparsitySchedule(target=self.stage.sparsity)
+        schedule = SparsitySchedule(
+            target=self.stage.sparsity, dense_layers=self.stage.dense_layers
+        )
         return [schedule.training(step, layer) for layer in range(len(self.model.layers))]
 
     def _skip(self, batch: Batch, loss: float, grad_norm: float) -> None:
@@ -352,6 +356,11 @@ class StageRun:
                 f"finished in {folder}. Train it first."
             )
         return point.ema, checkpoints.digest(found)
+
+
+def _unsaid(stage: TrainStage) -> set[str]:
+    """Fields that a checkpoint of the stage does not depend on."""
+    return NOT_LEARNED | (set() if stage.refiner else {"residual", "dense_layers"})
 
 
 def _load_weights(model: MMDiT, weights: Mapping[str, Tensor]) -> None:

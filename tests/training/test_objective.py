@@ -7,6 +7,7 @@ import torch
 from reelmill.datasets.loader import Batch
 from reelmill.errors import DatasetError
 from reelmill.model.mmdit import MMDiT
+from reelmill.model.refiner import refiner_config
 from reelmill.training.curriculum import Model, Objective
 from reelmill.training.objective import draw, flow_loss, held_out_draw
 from reelmill.training.tasks import TASKS, condition, known_mask
@@ -201,3 +202,42 @@ def test_a_task_with_sound_refuses_silent_samples(model):
     batch = make_batch(range(6), sound=False)
     with pytest.raises(DatasetError, match="k0"):
         loss(model, "v2a", batch, draw(1, 2, batch, Objective()))
+
+
+def low_batch(slots, seed=0):
+    """Low latents of nothing: what Z_up holds is known, and what a keyframe puts there shows."""
+    batch = make_batch(np.array(slots) % 6, sound=False)
+    video = np.random.default_rng(seed).standard_normal((len(slots), 4, 7, 4, 4), dtype=np.float32)
+    low = np.zeros((len(slots), 4, 4, 2, 2), np.float32)
+    return replace(batch, task="refine", slots=np.array(slots), video=video, low=low)
+
+
+def test_keyframes_of_a_refiner_are_drawn_for_about_half_of_its_samples():
+    draws = [draw(1, step, low_batch(range(6)), Objective()) for step in range(100)]
+    chosen = torch.cat([d.keyframes for d in draws])
+    noise = torch.cat([d.keyframe_noise for d in draws]).flatten(1).std(1)
+    some = chosen.any(1)
+    assert 0.4 < some.float().mean() < 0.6
+    assert not chosen[:, 1::2].any()
+    assert chosen[some][:, [0, -1]].all()
+    assert {3, 2} <= set(chosen[some].sum(1).tolist()) <= {2, 3, 4}
+    assert 0.095 < noise.max() < 0.106
+    assert noise.min() < 0.01
+    again = draw(1, 7, low_batch([2, 5]), Objective())
+    assert torch.equal(again.keyframes, draws[7].keyframes[[2, 5]])
+    assert torch.equal(again.keyframe_noise, draws[7].keyframe_noise[[2, 5]])
+
+
+def test_keyframes_stand_in_what_the_refiner_goes_by():
+    """A residual of zero leaves I: its loss is that of the low latents, and of the noise alone
+    where a keyframe stands."""
+    config = Model(preset="tiny").config(4, 6, 8)
+    model = MMDiT(refiner_config(config, residual=True))
+    batch = low_batch(range(6))
+    draws = draw(3, 0, batch, Objective())
+    z0, at = torch.from_numpy(batch.video), draws.keyframes[:, None, :, None, None]
+    wanted = torch.where(at, draws.keyframe_noise, z0).square().flatten(1).mean(1)
+    found = loss(model, "refine", batch, replace(draws, t=torch.full((6,), 0.5)), video_floor=0.5)
+    assert torch.allclose(found.video, wanted * 4, rtol=1e-4)
+    assert draws.keyframes.any()
+    assert not draws.keyframes.any(1).all()
