@@ -18,8 +18,9 @@ from reelmill.kernels.reference import Blocks, working_type
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 SPAN = 32
 """Key tiles gathered at once for one query tile; 2048 keys of 64 floats are 512 kB."""
-CACHE = 1 << 21
-"""Bytes of gathered keys and values that one step may take, when several query tiles fit."""
+CACHE = 1 << 19
+"""Bytes of gathered keys and values that one step may take, when several query tiles fit: a quarter
+of an L2 cache of 2 MB, which other processes use too."""
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
