@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from tests.scene_shards import film_sample, write_set
+from typer.testing import CliRunner
 
+from reelmill.cli import app
 from reelmill.datasets.latents import LatentDataset
 from reelmill.errors import DatasetError, PromptError, UsageError
 from reelmill.model.pipeline import VIDEO_CODEC, Pipeline
@@ -137,6 +139,21 @@ def test_refining_doubles_size_and_rate_and_leaves_the_sound(refined: TrainResul
     assert [len(p) for p in pictures] == [17, 34]
     assert [p[0].shape for p in pictures] == [(32, 32, 3), (64, 64, 3)]
     assert np.array_equal(*sounds)
+
+
+def test_the_command_gives_a_large_mp4_at_32_fps_with_sound(refined: TrainResult, tmp_path: Path):
+    output = tmp_path / "large.mp4"
+    told = ["generate", "a red ball", "--model", str(refined.export), "--refine", "-o", str(output)]
+    told += ["--height", "32", "--width", "32", "--frames", "17", "--steps", "2"]
+    run = CliRunner().invoke(app, [*told, "--refine-steps", "2", "--scale", "4"])
+    assert run.exit_code == 0, run.output
+    with av.open(str(output)) as file:
+        video, sound = file.streams.video[0], file.streams.audio[0]
+        assert (video.width, video.height, video.average_rate) == (128, 128, 32)
+        assert len(list(file.decode(video=0))) == 34
+    with av.open(str(output)) as file:
+        samples = sum(frame.samples for frame in file.decode(audio=0))
+    assert samples / sound.rate == pytest.approx(34 / 32, abs=0.06)  # AAC rounds up to its frames
 
 
 def test_a_refiner_without_a_model_or_pairs_is_told(
