@@ -46,6 +46,10 @@ def parse(words: list[str]) -> str:
     context = command.context_class(command, info_name="reelmill")
     try:
         while hasattr(command, "resolve_command"):
+            command.parse_args(context, list(words))
+            words = [*context._protected_args, *context.args]
+            if not words:  # a group that is a command too, such as `train`
+                return "" if command.invoke_without_command else f"{context.info_name}: what?"
             name, command, words = command.resolve_command(context, words)
             context = command.context_class(command, info_name=name, parent=context)
         command.parse_args(context, list(words))
