@@ -145,7 +145,8 @@ def main() -> None:
         print(f"killed after {args.kill_after:g} s with {killed_at} clips done")
     print(f"measured:             {found} of {args.clips}, {written - found} more than once")
     print(f"wall, {args.workers} workers:      {took / 60:.1f} min")
-    print(f"CPU seconds per clip: {cpu / args.clips:.2f}")
+    if not args.kill_after:  # of killed processes nobody is told what they used
+        print(f"CPU seconds per clip: {cpu / args.clips:.2f}")
     print(f"pages:                {max(pages.values()) / 1e3:.0f} kB at most, links out: {online}")
     print(f"scores:               {scores / 1e3:.0f} kB")
     if args.clips < ALL:
