@@ -168,7 +168,8 @@ class _Captioner:
         if self.eyes is not None and clip.kind is not Kind.AUDIO:
             rate = stage.frames / max(clip.seconds, 0.1)
             frames = spread(media.frames(rate, stage.height), stage.frames)
-        if self.ears is not None and known.sound is not None:
+        silent = isinstance(media.facts.get("sound_class"), NotApplicable)
+        if self.ears is not None and media.info.audio is not None and not silent:
             samples = media.audio(AUDIO_RATE)
         if frames is None and samples is None:
             made = facts_of(

@@ -67,7 +67,7 @@ def composed(kind: Kind, known: Evidence) -> Captions:
 
 def _told(known: Evidence) -> str:
     """What is spoken and written, in words."""
-    told = [f'"{line}" is written there.' for line in known.written or ()]
+    told = [f'"{line}" is written there.' for line in known.written]
     if known.spoken and (known.speech or known.singing):
         told.append(f'The words are: "{known.spoken}".')
     return "".join(f" {sentence}" for sentence in told)

@@ -29,8 +29,7 @@ DARK, BRIGHT = 50.0, 190.0  # of 255, mean luma
 class Evidence:
     """None: not known. spoken: the words of a transcript; singing: whether they are sung.
 
-    written: lines of text that were read in the picture; () when it was looked for in vain.
-    music: whether music was measured.
+    written: lines of text that were read in the picture. music: whether music was measured.
     """
 
     spoken: str | None = None
@@ -38,7 +37,7 @@ class Evidence:
     speech: bool | None = None
     music: bool | None = None
     sound: str | None = None
-    written: tuple[str, ...] | None = None
+    written: tuple[str, ...] = ()
     camera: str | None = None
     people: str | None = None
     voice: str | None = None
@@ -60,7 +59,7 @@ class Evidence:
             speech=None if ratio is None else float(ratio) > 0,
             music=None if score is None else sound == "music" or float(score) >= min_music,
             sound=None if sound is None else str(sound),
-            written=tuple(filter(None, map(plain, str(text).split("\n")))) if text else None,
+            written=tuple(filter(None, map(plain, str(text or "").split("\n")))),
             camera=_text(values.get("camera")),
             people=_text(values.get("people")),
             voice=_text(values.get("voice")),
@@ -69,7 +68,7 @@ class Evidence:
 
     def parts(self) -> list[Part]:
         """What measurements alone put into a caption."""
-        found = [Part("text", line) for line in self.written or ()]
+        found = [Part("text", line) for line in self.written]
         if self.spoken and self.singing:
             found.append(Part("singing", self.spoken))
         elif self.spoken and self.speech:
@@ -83,7 +82,7 @@ class Evidence:
         if part.tag == "sfx":
             return "no sound was measured" if self.sound is None else None
         if part.tag == "text":
-            shown = " ".join(self.written or ())
+            shown = " ".join(self.written)
             return None if self.written and says(shown, part.words) else "it was not read there"
         if part.tag == "singing" and not self.singing:
             return "nobody was heard to sing"

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +29,7 @@ import cv2
 import numpy as np
 from av.codec.context import Flags
 
-from reelmill.datasets.workspace import writing
+from reelmill.datasets.workspace import aside, writing
 from reelmill.errors import MediaError
 
 FORMATS = {
@@ -315,7 +314,7 @@ class _Sound:
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that takes its place if the body succeeds."""
-    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    temporary = aside(path)
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

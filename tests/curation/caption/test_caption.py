@@ -17,6 +17,7 @@ from reelmill.curation.caption.endpoint import MAX_ANSWER
 from reelmill.curation.caption.evidence import Evidence
 from reelmill.curation.caption.structured import TAGS, Part, compose, same_words, take_apart
 from reelmill.curation.stage import NotApplicable, NotMeasured
+from reelmill.datasets.media.decode import AudioInfo, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
 from reelmill.errors import MediaError
 from reelmill.model.prompt import Prompt
@@ -34,10 +35,14 @@ SPEECH = {
 }
 
 
+INFO = MediaInfo(Kind.VIDEO, "mp4", 2.0, 1, None, AudioInfo(48_000, 2, "aac", 0.0))
+
+
 @dataclass
 class Shown:
     clip: Clip
     facts: dict = field(default_factory=lambda: dict(SPEECH))
+    info: MediaInfo = INFO
 
     def frames(self, fps: float, height: int) -> np.ndarray:
         return np.zeros((9, 36, 64, 3), np.uint8)
@@ -72,8 +77,8 @@ def model():
         yield found
 
 
-def asking(model: Model, **fields) -> Caption:
-    return Caption(url=model.url, **({"model": "seer", "tries": 2, "timeout_s": 2.0} | fields))
+def asking(at: Model, **fields) -> Caption:
+    return Caption(url=at.url, **({"model": "seer", "tries": 2, "timeout_s": 2.0} | fields))
 
 
 def test_without_a_model_only_what_was_measured_is_said():
@@ -121,6 +126,18 @@ def test_models_see_and_hear_and_one_caption_comes_of_it(model):
         assert "Shot: medium, eye level." in text
         assert facts["caption_removed"] == 0
     assert "Ask not what" in model.asked[0].text
+
+
+def test_a_model_that_hears_is_asked_unless_the_clip_is_silent(model):
+    unknown = NotMeasured("weights 'yamnet' absent")
+    heard = shown(1, sound_class=unknown, music_score=unknown)
+    silent = shown(2, sound_class=NotApplicable("silent"))
+    first, second = captions(asking(model, model="", sound_model="hearer"), [heard, silent])
+    assert len(model.asked) == 1
+    assert "Sounds of" in first["caption_long"]
+    assert "<bgm>" not in first["caption_structured"]  # claimed, and not measured
+    assert first["caption_removed"] == 2
+    assert second["caption_source"] == FROM_FACTS
 
 
 def test_what_measurements_deny_is_removed_and_counted(model):

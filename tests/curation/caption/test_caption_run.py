@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.caption_server import model_on_loopback
-from tests.media import noise_video, still
+from tests.media import noise, noise_video, sound_file, still
 from tests.small_run import recipe_file
 
 from reelmill.curation.engine import CurateOptions, Curation
@@ -89,3 +89,27 @@ def test_a_caption_that_was_given_is_kept_and_the_measured_one_stands_beside_it(
     found = sorted(texts(with_model).values())
     assert found.count("a given caption") == 1
     assert sum(text.startswith("A video.") for text in found) == 2
+
+
+@pytest.mark.parametrize("kind", ["image", "audio"])
+def test_pictures_are_seen_and_recordings_are_heard(tmp_path, kind):
+    """Through the engine, in kinds other than film."""
+    media = tmp_path / "media"
+    media.mkdir()
+    still(media / "a.jpg") if kind == "image" else sound_file(media / "a.flac", noise(4.0))
+    first = "WholeFile" if kind == "image" else "Chunks"
+    with model_on_loopback() as model:
+        text = RECIPE.replace("kind: video", f"kind: {kind}").replace("  - Integrity\n", "")
+        text = text.replace("  - Voice\n", "").replace("Shots: {min_seconds: 0.5}", first)
+        text = text.replace("tries: 2", "sound_model: hearer, tries: 2")
+        recipe = recipe_file(tmp_path, text.replace("MODEL", "seer").replace("URL", model.url))
+        options = CurateOptions(
+            sources=(str(media),), workspace=tmp_path / "w", recipe=recipe, workers=1
+        )
+        curation = Curation(options)
+        for step in curation.steps():
+            step.run()
+        (said,) = texts(curation.result()).values()
+        (question,) = model.asked
+    assert (question.pictures, question.sounds) == ((1, 0) if kind == "image" else (0, 1))
+    assert question.clip in said
