@@ -24,7 +24,7 @@ from reelmill.datasets.sample import Kind
 HEX_DIGITS = 16  # of one hash
 QUERIES = 5  # frames of a clip that candidates are looked up with, evenly spaced
 EXACT_COMPARISONS = 2e10  # up to here every pair of hashes is compared: 8 s on one core
-MOST_COMPARISONS = 3e12  # up to here all pairs are found: a million pictures, 100,000 clips
+MOST_COMPARISONS = 1e13  # up to here all pairs are found: two million pictures, 200,000 clips
 _BATCH = 512
 _PART = 16
 _CHUNK = 1 << 21

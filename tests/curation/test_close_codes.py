@@ -36,7 +36,7 @@ def near(codes: np.ndarray, most: int, seed: int) -> np.ndarray:
 def test_against_all_pairs(seed, count, most, crowded):
     rng = np.random.default_rng(seed)
     index = rng.integers(0, 2**64, count, dtype=np.uint64)
-    if crowded:  # buckets of several pages, and codes that are as pages' empty seats
+    if crowded:  # large buckets, at both ends of the keys
         index &= np.uint64(0xFFFF_0000_0000_0003)
         index[: count // 4] = 0
         index[count // 4 : count // 2] = 2**64 - 1
