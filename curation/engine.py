@@ -303,6 +303,7 @@ class Curation:
 
     def _measure(self, level: Level) -> Iterator[Step]:
         kind, passes = level.recipe.kind, level.passes
+        level.read_ahead()
         decoded = False
         for stage in level.asset_stages:
             if isinstance(stage, AssetStage):

@@ -32,6 +32,23 @@ def digest(value: Any) -> str:
 
 
 class _Strip(ast.NodeTransformer):
+    """Takes docstrings out of a tree, and notes what it imports."""
+
+    def __init__(self) -> None:
+        self.imports: set[str] = set()
+
+    def visit(self, node: ast.AST) -> Any:
+        """Expressions hold no statements, and so neither docstrings nor imports."""
+        return node if isinstance(node, ast.expr) else super().visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.Import:  # noqa: N802
+        self.imports.update(alias.name for alias in node.names)
+        return node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:  # noqa: N802
+        self.imports.update([node.module] if node.module else [])
+        return node
+
     def _body(self, node: Any) -> Any:
         self.generic_visit(node)
         first = node.body[0] if node.body else None
@@ -48,15 +65,10 @@ def _module(name: str) -> tuple[str, tuple[str, ...]]:
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return "", ()
-    tree = ast.parse(Path(spec.origin).read_bytes())
-    imports: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imports.update(a.name for a in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imports.add(node.module)
-    inside = tuple(sorted(i for i in imports if i.startswith("reelmill.")))
-    return hashlib.sha256(ast.dump(_Strip().visit(tree)).encode()).hexdigest(), inside
+    strip = _Strip()
+    tree = strip.visit(ast.parse(Path(spec.origin).read_bytes()))
+    inside = tuple(sorted(i for i in strip.imports if i.startswith("reelmill.")))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), inside
 
 
 @cache

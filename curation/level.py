@@ -6,7 +6,7 @@ drives it step by step; nothing here touches media.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -38,12 +38,13 @@ ALL_CLIPS = "*"  # stands for a unit where something is known of all clips toget
 
 @dataclass
 class Level:
-    """A recipe over the assets of its kind."""
+    """A recipe over the assets of its kind. lean: only facts that decide are looked at."""
 
     recipe: Recipe
     passes: Passes
     assets: list[Asset]
     infos: dict[str, MediaInfo]
+    lean: bool = False
     measured: dict[str, int] = field(default_factory=dict)
     asset_decisions: Decisions = field(init=False)
     clip_decisions: Decisions | None = None
@@ -54,9 +55,29 @@ class Level:
         nothing = [
             Clip(a.sha256, self.recipe.kind, 0, 0, Fraction(1), 0, 0, 0) for a in self.assets
         ]
-        units = Units([a.sha256 for a in self.assets], nothing)
+        units = Units([a.sha256 for a in self.assets], nothing, self.lean)
         self.asset_decisions = Decisions.start(units)
         self.by_id = {a.sha256: a for a in self.assets}
+
+    def read_ahead(self) -> None:
+        """What deciding will ask the ledger for is read in the background from now on."""
+        self.passes.ledger.read_ahead(self._folders())
+
+    def _folders(self) -> Iterator[str]:
+        passes, media = self.passes, self.media_stages
+        tracks = [passes.tracks_folder(stage.name) for stage in media]
+        decode = [passes.decoded_folder, *tracks, self._spans_folder]
+        for stage in self.asset_stages:
+            if stage in media:  # the first of them waits for the decode
+                yield from decode
+                decode = []
+            if not isinstance(stage, TableStage):
+                yield passes.facts_folder(stage.name)
+        yield from decode
+        yield self.segments_folder
+        for stage in self.clip_stages:
+            if not isinstance(stage, TableStage):
+                yield passes.facts_folder(stage.name)
 
     @property
     def clock(self) -> Clock:
@@ -116,7 +137,7 @@ class Level:
     def missing_clips(self, stage: ClipStage, *, measure_all: bool) -> list[int]:
         """Rows of clips that a ClipStage must measure: those alive, or all that did not fail."""
         decisions = self.clips
-        have = self.passes.ledger.has(self.passes.facts_folder(stage.name), decisions.units.ids)
+        have = self.passes.ledger.has(self.passes.facts_folder(stage.name), decisions.units.names)
         wanted = decisions.alive.copy()
         if measure_all:
             wanted[:] = True
@@ -137,8 +158,9 @@ class Level:
         """Loads a stage's facts and applies its bounds, at the level that the stage sees."""
         decisions = self.asset_decisions if stage in self.asset_stages else self.clips
         if not isinstance(stage, TableStage):
-            table = self.passes.ledger.table(self.passes.facts_folder(stage.name))
-            decisions.units.load(stage, table)
+            ledger, folder = self.passes.ledger, self.passes.facts_folder(stage.name)
+            rows = ledger.rows(folder, decisions.units.names)
+            decisions.units.load(stage, ledger.table(folder), rows)
         passing = {u: m for (name, u), m in self.passes.transient.items() if name == stage.name}
         if passing:
             errors = decisions.units.errors[stage.name]
@@ -206,9 +228,13 @@ class Level:
         for row in alive:
             units.clips[row] = spans[units.ids[row]]
 
+    @property
+    def _spans_folder(self) -> str:
+        return f"ledger/spans/{self.passes.decode_key}"
+
     def _spans(self, assets: Sequence[str]) -> dict[str, Clip]:
         """The whole span of each asset; those that the ledger lacks are read from its decode."""
-        ledger, folder = self.passes.ledger, f"ledger/spans/{self.passes.decode_key}"
+        ledger, folder = self.passes.ledger, self._spans_folder
         missing = [assets[i] for i in np.flatnonzero(~ledger.has(folder, assets))]
         if missing:
             reader = TrackReader(ledger, self.passes.decode_tracks)
@@ -231,7 +257,7 @@ class Level:
         on_assets = stage in self.asset_stages
         decisions = self.asset_decisions if on_assets else self.clips
         units = decisions.units
-        wanted = ~self.passes.ledger.has(self.passes.facts_folder(stage.name), units.ids)
+        wanted = ~self.passes.ledger.has(self.passes.facts_folder(stage.name), units.names)
         if on_assets:
             wanted &= decisions.alive
         missing = [r for r in np.flatnonzero(wanted) if units.clips[r].asset not in without]
@@ -288,7 +314,7 @@ class Level:
         named = sorted(
             (clip.id, clip) for row in alive for clip in of_asset.get(self.assets[row].sha256, ())
         )
-        units = Units([name for name, _ in named], [clip for _, clip in named])
+        units = Units([name for name, _ in named], [clip for _, clip in named], self.lean)
         self.clip_decisions = Decisions.start(units)
 
     def kept(self) -> list[Clip]:

@@ -9,9 +9,11 @@ import json
 from dataclasses import asdict
 from fractions import Fraction
 from functools import lru_cache
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reelmill.datasets.media.decode import AudioInfo, DecodeSummary, MediaInfo, VideoInfo
 from reelmill.datasets.sample import Clip, Kind
@@ -97,14 +99,20 @@ def clip_row(unit: str, clip: Clip) -> dict[str, object]:
 
 def clips_from(table: pa.Table, kind: Kind) -> dict[str, list[Clip]]:
     """Clips of each asset of a kind, in order."""
-    columns = [table[name].to_pylist() for name in CLIPS.names]
+    ours = table.filter(pc.equal(table["kind"], str(kind)))
+    columns = [ours[name].to_pylist() for name in CLIPS.names if name != "kind"]
     found: dict[str, dict[str, Clip]] = {}
-    bases: dict[str, Fraction] = {}
-    for unit, clip_id, of_kind, start, end, base, origin, first, last in zip(*columns, strict=True):
-        if of_kind == kind:
-            if base not in bases:
-                bases[base] = Fraction(base)
-            time_base = bases[base]
-            clip = Clip(unit, kind, start, end, time_base, origin, first, last)
-            found.setdefault(unit, {})[clip_id] = clip
-    return {unit: sorted(clips.values()) for unit, clips in found.items()}
+    for unit, clip_id, start, end, base, origin, first, last in zip(*columns, strict=True):
+        found.setdefault(unit, {})[clip_id] = Clip.known(
+            clip_id,
+            asset=unit,
+            kind=kind,
+            start_pts=start,
+            end_pts=end,
+            time_base=_fraction(base),
+            origin_pts=origin,
+            start_frame=first,
+            end_frame=last,
+        )
+    in_order = attrgetter("start_pts", "end_pts")
+    return {unit: sorted(clips.values(), key=in_order) for unit, clips in found.items()}

@@ -7,9 +7,9 @@ over units, so that deciding 100,000 clips takes milliseconds per bound.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -92,13 +92,64 @@ class Column:
         return cls(fact, values, np.full(count, NOT_MEASURED, dtype=np.int8))
 
 
+class Columns(Mapping[str, Column]):
+    """Columns by the name of their fact. One that is made `later` is made when it is looked at."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Column | Callable[[], Column]] = {}
+
+    def later(self, name: str, make: Callable[[], Column]) -> None:
+        self._held[name] = make
+
+    def __getitem__(self, name: str) -> Column:
+        held = self._held[name]
+        if not isinstance(held, Column):
+            held = self._held[name] = held()
+        return held
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+class _Chosen(Mapping[str, np.ndarray]):
+    """The values of columns at some rows."""
+
+    def __init__(self, columns: Mapping[str, Column], rows: np.ndarray):
+        self._columns, self._rows = columns, rows
+        self._values: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._values:
+            self._values[name] = self._columns[name].values[self._rows]
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
 @dataclass
 class Units:
-    """All units of one level of one kind, sorted by id."""
+    """All units of one level of one kind, sorted by id.
+
+    lean: columns are made when they are looked at, which saves those that nothing decides on.
+    """
 
     ids: list[str]
     clips: list[Clip]
-    columns: dict[str, Column] = field(default_factory=dict)
+    lean: bool = False
+    columns: Columns = field(default_factory=Columns)
     errors: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -110,31 +161,57 @@ class Units:
         digests = b"".join(hashlib.sha256(unit.encode()).digest()[:8] for unit in self.ids)
         return np.frombuffer(digests, ">u8").astype(np.uint64)
 
-    def load(self, stage: Stage, table: pa.Table | None) -> np.ndarray:
-        """Fills the stage's columns from its facts table. Returns the rows that it has (bool)."""
-        if table is not None:
-            table = table.combine_chunks()  # take() of many chunks is slow
-            rows = latest_rows(table, self.ids)
-        else:
+    @cached_property
+    def names(self) -> pa.Array:
+        """The ids, as the ledger looks for them."""
+        return pa.array(self.ids, pa.string())
+
+    def load(
+        self, stage: Stage, table: pa.Table | None, rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Fills the stage's columns from its facts table. Returns the rows that it has (bool).
+
+        rows: of each unit in the table, int64 [units], -1 for none; where that is known.
+        """
+        if rows is None and table is not None:
+            rows = latest_rows(table, self.names)
+        if rows is None:
             rows = np.full(len(self), -1, dtype=np.int64)
         have = rows >= 0
-        chosen = table.take(pa.array(rows[have])) if table is not None else None
         places = np.flatnonzero(have)
+        chosen = None if table is None or not len(places) else table
+        at = pa.array(rows[have])
         errors: dict[int, tuple[str, str]] = {}
         if chosen is not None and chosen["cause"].null_count < len(chosen):
-            lost = pc.indices_nonzero(pc.is_valid(chosen["cause"])).to_numpy()
-            causes, messages = (chosen[n].take(lost).to_pylist() for n in ("cause", "message"))
-            found = zip(causes, messages, strict=True)
+            causes, messages = (_taken(chosen[name], at) for name in ("cause", "message"))
+            lost = pc.indices_nonzero(pc.is_valid(causes)).to_numpy()
+            found = zip(
+                causes.take(lost).to_pylist(), messages.take(lost).to_pylist(), strict=True
+            )
             errors = dict(zip(places[lost].tolist(), found, strict=True))
         self.errors[stage.name] = errors
         for fact in stage.adds:
-            column = Column.empty(fact, len(self))
-            if chosen is not None and len(chosen):
-                _fill(column, places, chosen[fact.name], chosen[f"{fact.name}?"])
-            for row in errors:
-                column.status[row] = FAILED
-            self.columns[fact.name] = column
+            make = partial(self._column, fact, chosen, at, places, errors)
+            self.columns.later(fact.name, make)
+            if not self.lean:
+                self.columns[fact.name]
         return have
+
+    def _column(
+        self,
+        fact: Fact,
+        table: pa.Table | None,
+        at: pa.Array,
+        places: np.ndarray,
+        errors: Collection[int],
+    ) -> Column:
+        """at: rows of the table for the units at `places`."""
+        column = Column.empty(fact, len(self))
+        if table is not None:
+            _fill(column, places, _taken(table[fact.name], at), _taken(table[f"{fact.name}?"], at))
+        for row in errors:
+            column.status[row] = FAILED
+        return column
 
     def facts_of(self, row: int) -> dict[str, float | str | NoValue]:
         """All facts of one unit so far, as a ClipStage sees them."""
@@ -154,30 +231,33 @@ class Units:
     ) -> FactTable:
         return FactTable(
             [self.clips[r] for r in rows],
-            {name: column.values[rows] for name, column in self.columns.items()},
+            _Chosen(self.columns, rows),
             findings,
             rows,
         )
 
 
-def _fill(
-    column: Column, places: np.ndarray, values: pa.ChunkedArray, why: pa.ChunkedArray
-) -> None:
+def _taken(column: pa.ChunkedArray, at: pa.Array) -> pa.Array:
+    whole = column.combine_chunks()  # take() of many chunks is slow
+    return whole.take(at)
+
+
+def _fill(column: Column, places: np.ndarray, values: pa.Array, why: pa.Array) -> None:
     if column.fact.dtype is str:
-        column.values[places] = np.array(values.to_pylist(), dtype=object)
-        measured = np.array([v is not None for v in column.values[places]])
+        column.values[places] = values.to_numpy(zero_copy_only=False)
+        measured = values.is_valid().to_numpy(zero_copy_only=False)
     else:
         numbers = (
             values.cast(pa.float64())
             if column.fact.dtype is not bool
             else values.cast(pa.int8()).cast(pa.float64())
         )
-        column.values[places] = numbers.fill_null(float("nan")).to_numpy()
+        column.values[places] = numbers.fill_null(float("nan")).to_numpy(zero_copy_only=False)
         measured = ~np.isnan(column.values[places])
     status = np.where(measured, MEASURED, NOT_MEASURED).astype(np.int8)
     if why.null_count < len(why):
         void = pc.indices_nonzero(pc.is_valid(why)).to_numpy()
-        said = why.take(pa.array(void)).combine_chunks().dictionary_encode()  # few, many times
+        said = why.take(pa.array(void)).dictionary_encode()  # few, many times
         parts = [text.partition(": ") for text in said.dictionary.to_pylist()]
         kinds = [
             NOT_APPLICABLE if kind == Status.NOT_APPLICABLE else NOT_MEASURED for kind, *_ in parts

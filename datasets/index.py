@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +131,20 @@ class ShardIndex:
 
     def __init__(self, folder: Path, manifest: ShardManifest, rows: pa.Table):
         self.folder, self.manifest, self.rows = folder, manifest, rows
-        self._columns: dict[str, list[Any]] = {
-            name: rows[name].to_pylist()
-            for name in ("key", "shard", "member", "offset", "size", "crc32", "cut_key")
-        }
         self._bytes = {shard.file: shard.bytes for shard in manifest}
-        self._rows_of: dict[str, list[int]] = {}
-        for row, key in enumerate(self._columns["key"]):
-            self._rows_of.setdefault(key, []).append(row)
         self._open: dict[str, int] = {}
+
+    @cached_property
+    def _columns(self) -> dict[str, list[Any]]:
+        names = ("key", "shard", "member", "offset", "size", "crc32", "cut_key")
+        return {name: self.rows[name].to_pylist() for name in names}
+
+    @cached_property
+    def _rows_of(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for row, key in enumerate(self._columns["key"]):
+            found.setdefault(key, []).append(row)
+        return found
 
     @classmethod
     def read(cls, folder: Path) -> ShardIndex:

@@ -20,13 +20,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from reelmill.datasets.parquet import column_names, read_parquet
+from reelmill.datasets.read_ahead import ReadAhead
 from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
 from reelmill.errors import DatasetError
 
@@ -48,6 +49,8 @@ _TRACK_DTYPES = frozenset(
     for size in sizes
 )
 
+Names: TypeAlias = Sequence[str] | pa.Array  # of units; who asks twice gives the same object
+
 
 @dataclass
 class Batch:
@@ -67,10 +70,13 @@ class Ledger:
         self.workspace = workspace
         self._checked: set[str] = set()
         self._held: tuple[str, pa.Table | None] = ("", None)  # the folder that was read last
+        self._found: tuple[str, Names, pa.ChunkedArray, np.ndarray] | None = None  # what was looked for last
+        self._ahead: ReadAhead[pa.Table | None] = ReadAhead(self._read_folder)
         self._read_commits()
 
     def _read_commits(self) -> None:
-        self._held = ("", None)
+        self._ahead.stop()
+        self._held, self._found = ("", None), None
         self._committed: dict[str, dict[str, str]] = {}
         for path in sorted((self.workspace.ledger / "commits").glob("*.json")):
             self._note(self._read_commit(path))
@@ -87,9 +93,10 @@ class Ledger:
         return files
 
     def _note(self, files: Mapping[str, str]) -> None:
-        self._held = ("", None)
+        self._held, self._found = ("", None), None
         for name, digest in files.items():
             folder, _, file = name.rpartition("/")
+            self._ahead.forget(folder)
             self._committed.setdefault(folder, {})[file] = digest
 
     def commit(self, batch: Batch) -> None:
@@ -174,18 +181,26 @@ class Ledger:
             paths.append(path)
         return paths
 
+    def read_ahead(self, folders: Iterable[str]) -> None:
+        """These folders will be asked for next, in this order: a thread begins to read them."""
+        self._ahead.want(folders)
+
     def table(self, folder: str) -> pa.Table | None:
         """All committed rows of a folder, or None. The last folder's are held in memory."""
         if self._held[0] != folder:
-            self._held = (folder, self._table(folder))
+            self._held = (folder, self._ahead.take(folder))
         return self._held[1]
 
-    def _table(self, folder: str) -> pa.Table | None:
+    def _read_folder(self, folder: str) -> pa.Table | None:
+        """Rows of a folder; of tracks, their units."""
         files = self.files(folder)
         if not files:
             return None
+        schema = None if folder.startswith("ledger/") else _UNITS
         try:
-            table = pa.concat_tables([_read(file) for file in files])
+            tables = [_read(file, schema=schema) for file in files]
+            tables.sort(key=lambda table: str(table["unit"][0]) if len(table) else "")
+            table = pa.concat_tables(tables)
             if table.schema.field("unit").type != pa.string():
                 raise TypeError("their units are no text")
             return table
@@ -194,20 +209,29 @@ class Ledger:
 
     def unit_names(self, folder: str) -> pa.ChunkedArray:
         """The unit of every row of a folder. Of tracks, other columns are not read."""
-        if folder.startswith("ledger/"):  # whoever asks which are there wants the rest next
-            table = Ledger.table(self, folder)
-            return _UNITS.empty_table()["unit"] if table is None else table["unit"]
-        tables = [_read(file, schema=_UNITS) for file in self.files(folder)]
-        return pa.concat_tables([_UNITS.empty_table(), *tables])["unit"]
+        ours = folder.startswith("ledger/")  # who asks which are there wants the rest of it next
+        table = Ledger.table(self, folder) if ours else self._ahead.take(folder)
+        return _UNITS.empty_table()["unit"] if table is None else table["unit"]
 
     def units(self, folder: str) -> set[str]:
         """Units that have a row in a folder."""
         return set(self.unit_names(folder).to_pylist())
 
-    def has(self, folder: str, units: Sequence[str]) -> np.ndarray:
+    def rows(self, folder: str, units: Names) -> np.ndarray:
+        """Row of a folder's table for each unit, int64 [units]: the first, or -1 for none."""
+        if self._found is None or self._found[0] != folder or self._found[1] is not units:
+            names = self.unit_names(folder)
+            last = self._found
+            if last is not None and last[1] is units and last[2].equals(names):
+                found = last[3]  # folders of one run's measurements often list the same units
+            else:
+                found = _places(units, names)
+            self._found = (folder, units, names, found)
+        return self._found[3]
+
+    def has(self, folder: str, units: Names) -> np.ndarray:
         """Which of these units have a row in a folder: bool [units]."""
-        names = pa.array(units, pa.string())
-        return pc.is_in(names, value_set=self.unit_names(folder)).to_numpy(zero_copy_only=False)
+        return self.rows(folder, units) >= 0
 
 
 def tracks_table(unit: str, tracks: Mapping[str, np.ndarray]) -> pa.Table:
@@ -280,9 +304,14 @@ def _read(
     return read_parquet(file, f"ledger file {file}", columns=columns, schema=schema)
 
 
-def latest_rows(table: pa.Table, units: Sequence[str]) -> np.ndarray:
+def latest_rows(table: pa.Table, units: Names) -> np.ndarray:
     """Row number in `table` for each unit, -1 where it has none; the first of equal units."""
-    places = pc.index_in(pa.array(units, pa.string()), value_set=table["unit"])
+    return _places(units, table["unit"])
+
+
+def _places(units: Names, among: pa.ChunkedArray) -> np.ndarray:
+    names = units if isinstance(units, pa.Array) else pa.array(units, pa.string())
+    places = pc.index_in(names, value_set=among)
     return places.fill_null(-1).to_numpy().astype(np.int64)
 
 

@@ -17,10 +17,12 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reelmill.datasets.index import (
     INDEX_COLUMNS,
@@ -269,11 +271,16 @@ def find_existing(folder: Path) -> Mapping[tuple[str, str], Callable[[], bytes]]
         return {}
     index = ShardIndex.read(folder)
     whole = {s.file for s in manifest if _size(folder / s.file) == s.bytes}
-    columns = [index.rows[n].to_pylist() for n in ("key", "cut_key", "shard", "member")]
+    rows = index.rows
+    texts = pc.is_in(rows["member"], value_set=pa.array(["json", "txt"]))
+    there = pc.is_in(rows["shard"], value_set=pa.array(sorted(whole), pa.string()))
+    cut = pc.greater(pc.binary_length(rows["cut_key"]), 0)
+    wanted = pc.and_(pc.and_not(there, texts), pc.fill_null(cut, False))
+    places = pc.indices_nonzero(wanted)
+    keys, cut_keys = (rows[name].take(places).to_pylist() for name in ("key", "cut_key"))
     return {
-        (key, cut_key): lambda row=row: index.read_member(row)  # type: ignore[misc]
-        for row, (key, cut_key, shard, member) in enumerate(zip(*columns, strict=True))
-        if member not in ("json", "txt") and cut_key and shard in whole
+        name: partial(index.read_member, row)
+        for name, row in zip(zip(keys, cut_keys, strict=True), places.to_pylist(), strict=True)
     }
 
 

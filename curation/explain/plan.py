@@ -104,6 +104,7 @@ class _DryLedger(Ledger):
         self._given: dict[str, list[pa.Table]] = {}
 
     def commit(self, batch: Batch) -> None:
+        self._found = None
         for folder, tables in batch.tables.items():
             self._given.setdefault(folder, []).extend(tables)
 
@@ -244,7 +245,8 @@ class _Planner:
         self.parts = stage_components(recipe.stages, self.curation.weight_digests())
         keys = {name: key_of(part) for name, part in self.parts.items()}
         passes = Passes(self.ledger, keys, key_of(self.decode_parts))
-        level = Level(recipe, passes, assets, infos)
+        level = Level(recipe, passes, assets, infos, lean=True)
+        level.read_ahead()
         decoded = False
         for stage in level.asset_stages:
             if isinstance(stage, AssetStage):

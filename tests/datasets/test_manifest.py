@@ -98,3 +98,18 @@ def test_a_remembered_hash_that_was_altered_is_not_believed(tmp_path, column):
 
 def _one_bit(text: str) -> str:
     return chr(ord(text[0]) ^ 1) + text[1:]
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "closed").mkdir()
+    real = os.scandir
+
+    def refusing(folder):  # root, whom tests may run as, is refused nothing by the mode
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(SourceError, match="closed cannot be listed: Permission denied"):
+        find_files([str(tmp_path)])

@@ -1,0 +1,60 @@
+"""ReadAhead gives what a plain read gives, whatever order names are taken in."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reelmill.datasets.read_ahead import DEPTH, ReadAhead
+
+names = st.sampled_from("abcdef")
+
+
+@given(st.lists(names), st.lists(st.tuples(st.sampled_from(["take", "forget", "change"]), names)))
+def test_what_is_taken_is_what_is_there_now(wanted, steps):
+    version: Counter[str] = Counter()
+    ahead = ReadAhead(lambda name: (name, version[name]))
+    ahead.want(wanted)
+    for step, name in steps:
+        if step == "take":
+            assert ahead.take(name) == (name, version[name])
+        elif step == "change":
+            version[name] += 1
+            ahead.forget(name)
+        else:
+            ahead.forget(name)
+
+
+def test_names_in_order_are_read_once_and_never_far_ahead():
+    read: list[str] = []
+    taken = 0
+    most = 0
+
+    def note(name: str) -> str:
+        nonlocal most
+        read.append(name)
+        most = max(most, len(read) - taken)
+        return name
+
+    ahead = ReadAhead(note)
+    ahead.want("abcdefgh")
+    for name in "abcdefgh":
+        assert ahead.take(name) == name
+        taken += 1
+    assert "".join(read) == "abcdefgh"
+    assert most <= DEPTH + 1
+
+
+def test_what_reading_raises_is_raised_where_it_is_taken():
+    def fail(name: str) -> str:
+        raise ValueError(f"no {name}")
+
+    ahead = ReadAhead(fail)
+    ahead.want("ab")
+    with pytest.raises(ValueError, match="no a"):
+        ahead.take("a")
+    with pytest.raises(ValueError, match="no b"):
+        ahead.take("b")
