@@ -1,9 +1,11 @@
 """What the embedded Prefect costs: `reelmill flow curate` against `reelmill curate`.
 
-    python benchmarks/flow_overhead.py MEDIA... [--repeat 1] [--save FILE]
+    python benchmarks/flow_overhead.py [MEDIA...] [--repeat 1] [--save FILE]
 
-MEDIA are files or folders of real clips. Each way runs in processes of its own, in new workspaces,
-one after the other, as often as --repeat says. Told are
+MEDIA are files or folders of real clips; without any, all that is below $REELMILL_MEDIA. They are
+read once before, so that no way finds a colder disk. Each way runs in processes of its own, in new
+workspaces, one after the other, as often as --repeat says, and every second time in the other
+order. Told are
 
     cold, warm    seconds from the start of the process to that of its first task, without and with
                   a database in the workspace (the warm run has nothing left to measure)
@@ -52,6 +54,17 @@ def run(way: tuple[str, ...], media: list[str], workspace: Path) -> dict[str, An
     return found
 
 
+def read(media: list[str]) -> int:
+    """How many files there are, each read once."""
+    paths = [path for name in media for path in (Path(name), *sorted(Path(name).rglob("*")))]
+    files = [path for path in paths if path.is_file()]
+    for file in files:
+        with file.open("rb") as data:
+            while data.read(1 << 20):
+                pass
+    return len(files)
+
+
 def children() -> float:
     """CPU seconds of all processes that have ended below this one."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -69,15 +82,19 @@ def first_task(workspace: Path, since: datetime) -> datetime:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("media", nargs="+")
+    parser.add_argument("media", nargs="*", default=[os.environ.get("REELMILL_MEDIA")])
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--save", type=Path)
     given = parser.parse_args()
+    if not all(given.media):
+        parser.error("name MEDIA, or set REELMILL_MEDIA")
+    print(read(given.media), "files read", flush=True)
     rows: dict[str, list[dict[str, Any]]] = {"direct": [], "flow": [], "warm": []}
-    for _ in range(given.repeat):
+    ways: list[tuple[str, tuple[str, ...]]] = [("flow", ("flow",)), ("direct", ())]
+    for repetition in range(given.repeat):
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
-            for name, way in (("flow", ("flow",)), ("direct", ())):
+            for name, way in ways if repetition % 2 == 0 else reversed(ways):
                 rows[name].append(run(way, given.media, work / name))
                 print(name, json.dumps(rows[name][-1]), flush=True)
             rows["warm"].append(run(("flow",), given.media, work / "flow"))

@@ -199,13 +199,17 @@ class Curation:
         with self.workspace.lock(), self.workers, _models():
             yield from self._steps()
 
+    def warm_up(self) -> None:
+        """Begins what workers import, where files came that no run has seen. Returns at once."""
+        known = read_hashes(self.workspace)
+        if any(printable(file) not in known for file in self.files):
+            self.workers.warm_up()
+
     def _steps(self) -> Iterator[Step]:
         holder: list[Manifest] = []
-        known = read_hashes(self.workspace)
 
         def hash_files(advance: Advance) -> int:
-            if any(printable(file) not in known for file in self.files):
-                self.workers.warm_up()
+            self.warm_up()
             holder.append(self.found.manifest(self.workspace, advance))
             return holder[0].files
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prefect.artifacts import (
     create_link_artifact,
@@ -14,12 +15,13 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-from reelmill.curation.lips.sync_training import SyncTrained
-from reelmill.curation.result import CurateResult
-from reelmill.datasets.approval import Approval
-from reelmill.training.config import TrainResult
-from reelmill.training.encode import EncodeResult
-from reelmill.training.generate import GenerateResult
+if TYPE_CHECKING:  # some bring torch, which takes longer to import than Prefect
+    from reelmill.curation.lips.sync_training import SyncTrained
+    from reelmill.curation.result import CurateResult
+    from reelmill.datasets.approval import Approval
+    from reelmill.training.config import TrainResult
+    from reelmill.training.encode import EncodeResult
+    from reelmill.training.generate import GenerateResult
 
 
 def cell(text: object) -> str:

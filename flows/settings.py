@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reelmill.errors import ReelmillError
+from reelmill.flows.database import make_database
 
 STARTUP_S = 180
 SHUTDOWN_S = 10
@@ -42,6 +43,13 @@ SERVER = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
+    # Nobody can trigger anything on a server of one run.
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    # All that a run tells is written, but in batches: alone, a task's three states cost 30 ms.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "2",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
 }
 
 
@@ -71,6 +79,7 @@ def start(home: Path) -> None:
         raise RuntimeError("Prefect was imported before its settings were made")
     home.mkdir(parents=True, exist_ok=True)
     os.environ.update(EMBEDDED, PREFECT_HOME=str(home.resolve()))
+    migrate = "false" if make_database(home) else "true"
     with socket.socket() as port, (home / "server.log").open("ab") as log:
         port.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{port.getsockname()[1]}/api"
@@ -79,7 +88,7 @@ def start(home: Path) -> None:
         command += ["--log-level", "error", "--lifespan", "on"]
         server = subprocess.Popen(
             command,
-            env={**os.environ, **SERVER},
+            env={**os.environ, **SERVER, "PREFECT_API_DATABASE_MIGRATE_ON_START": migrate},
             pass_fds=[port.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,

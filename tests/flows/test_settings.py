@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,15 @@ import sys, time
 from pathlib import Path
 from reelmill.flows import settings
 settings.start(Path(sys.argv[1]))
-from prefect import flow, task
+from prefect import flow
+from reelmill.flows import artifacts
+from reelmill.flows.tasks import run_task
 
 @flow
 def little():
+    for i in range(3):
+        run_task(f"task {i}", lambda: i, lambda r: "found", reused=lambda r: r == 2)
+    artifacts.summary("little", "Little", {"a": 1})
     print("server", __import__("os").environ["REELMILL_EMBEDDED_SERVER"], flush=True)
     time.sleep(float(sys.argv[2]))
     return 7
@@ -31,6 +38,10 @@ with settings.connected():
 
 def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
+def count(database: sqlite3.Connection, table: str) -> int:
+    return int(database.execute(f"select count(*) from {table}").fetchone()[0])
 
 
 def alive(pid: int) -> bool:
@@ -54,7 +65,15 @@ def test_a_flow_runs_with_no_server_and_leaves_nothing_behind(tmp_path: Path):
     assert (run.returncode, run.stderr) == (0, "")
     assert not alive(int(run.stdout.split()[1]))
     assert (tmp_path / "home" / "server.log").read_text() == ""
-    assert (tmp_path / "home" / "prefect.db").stat().st_size > 0
+    with closing(sqlite3.connect(tmp_path / "home" / "prefect.db")) as database:
+        tasks = "select name, state_name from task_run order by name"
+        ended = [("task 0", "Completed"), ("task 1", "Completed"), ("task 2", "Reused")]
+        assert database.execute(tasks).fetchall() == ended
+        assert count(database, "task_run_state") == 9  # each was pending, running, and ended
+        assert database.execute("select state_name from flow_run").fetchall() == [("Completed",)]
+        assert database.execute("select key from artifact").fetchall() == [("little",)]
+        assert count(database, "log") >= 3
+        assert count(database, "events") >= 12
 
 
 @pytest.mark.slow

@@ -141,8 +141,9 @@ def through_prefect(options: CurateOptions) -> CurateResult:
     from reelmill.curation.engine import Curation
     from reelmill.flows import settings
 
-    Curation(options)  # a wrong option is told before a server starts
+    curation = Curation(options)  # a wrong option is told before a server starts
     settings.start(options.workspace / ".prefect")
+    curation.warm_up()  # beside the server
     from reelmill.flows.curate import curate as flow
 
     with settings.connected():
