@@ -12,7 +12,7 @@ Prefect flow runs each as a task. What a step commits stays; the same command go
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,7 +194,7 @@ class Curation:
                         )
         return {name: ", ".join(stages) for name, stages in absent.items()}
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Generator[Step, None, None]:
         """Steps in order. Each must have run before the next is asked for."""
         with self.workspace.lock(), self.workers, _models():
             yield from self._steps()

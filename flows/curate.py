@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,10 +14,11 @@ from reelmill.curation.result import CurateResult
 from reelmill.datasets.ingest.remote import Rules
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
+from reelmill.flows.limit import Limit, StepTimeout, Timeout
 from reelmill.flows.tasks import run_task
 
 
-def run_step(step: Step) -> StepOutcome:
+def run_step(step: Step, limit: Limit) -> StepOutcome:
     """Runs one step of the engine as a task."""
     return run_task(
         step.name,
@@ -24,6 +26,7 @@ def run_step(step: Step) -> StepOutcome:
         lambda outcome: f"{outcome.measured} measured, {outcome.seconds:.1f} s",
         label=step.label,
         reused=lambda outcome: not outcome.measured,
+        limit=limit,
     )
 
 
@@ -57,12 +60,15 @@ def curate(
         str | None, Field(description="Of a Ray cluster; empty: one on this machine for the run.")
     ] = None,
     ingest: Annotated[Rules, Field(description="What may be fetched, and how.")] = Rules(),  # noqa: B008
+    timeout: Timeout = None,
+    step_timeout: StepTimeout = None,
 ) -> CurateResult:
     """Measures, decides, cuts what is kept, writes shards and a report.
 
-    Raises what the engine raises. More failures than the budget allows do not fail the flow: its
-    result says so, and the report.
+    Raises what the engine raises, and TimedOut. More failures than the budget allows do not fail
+    the flow: its result says so, and the report.
     """
+    limit = Limit(timeout, step_timeout)
     options = CurateOptions(
         sources=tuple(sources),
         workspace=workspace,
@@ -78,9 +84,11 @@ def curate(
         address=address,
         ingest=ingest,
     )
-    curation = Curation(options)
-    for step in curation.steps():
-        run_step(step)
+    with limit.within("looking at what is asked for"):
+        curation = Curation(options)
+    with closing(curation.steps()) as steps:
+        for step in steps:
+            run_step(step, limit)
     result = curation.result()
     artifacts.curated(result)
     return result

@@ -19,6 +19,7 @@ from reelmill.flows.curate import curate
 from reelmill.flows.encode import encode
 from reelmill.flows.form import form
 from reelmill.flows.generate import generate
+from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import run_task
 from reelmill.flows.train import train
 from reelmill.model.pipeline import Pipeline
@@ -74,12 +75,14 @@ def demo(
     folder: Annotated[Path, Field(description="Where everything is written.")],
     full: Annotated[bool, Field(description="Train until sound and picture agree.")] = False,
     seed: Annotated[int, Field(description="Seed of all that is random.")] = 0,
+    timeout: Timeout = None,
 ) -> DemoResult:
     """Makes a corpus with planted defects, curates it, trains on what is kept, generates a clip.
 
     What is there already is taken as it is. Training is on shards that nobody reviewed, and the
     checkpoint says so.
     """
+    limit = Limit(timeout)
     size = FULL if full else SHORT
     corpus, workspace = folder / "corpus", folder / "work"
     made: list[str] = []
@@ -90,21 +93,27 @@ def demo(
         ),
         lambda t: f"{len(t.files)} files, {sum(bool(f.defects) for f in t.files)} with a defect",
         reused=lambda t: not made,
+        limit=limit,
     )
     curated = curate(
         sources=[str(corpus)],
         workspace=workspace,
         allow_missing=True,
         max_failed=1.0,  # files are broken on purpose
+        timeout=limit.left,
     )
     verdicts = workspace / "ledger" / "verdicts" / f"{curated.run}.parquet"
     compared = run_task(
         "compare with truth",
         lambda: score(truth, corpus, verdicts),
         lambda s: f"{s.found} of {len(s.planted)} planted defects found",
+        limit=limit,
     )
     encoded = encode(
-        shards=[workspace / "shards" / "video"], output=workspace / "latents", frames=[33, 17]
+        shards=[workspace / "shards" / "video"],
+        output=workspace / "latents",
+        frames=[33, 17],
+        timeout=limit.left,
     )
     trained = train(
         latents=workspace / "latents",
@@ -113,10 +122,16 @@ def demo(
         seed=seed,
         unreviewed=True,
         threads=1,  # a model this small gains nothing from more, and loses much on a busy machine
+        timeout=limit.left,
     )
     prompt = next(file.caption or "" for file in truth.files if file.training)
     clip = generate(
-        prompt=prompt, model=trained.export, output=folder / "clip.mp4", frames=33, seed=seed
+        prompt=prompt,
+        model=trained.export,
+        output=folder / "clip.mp4",
+        frames=33,
+        seed=seed,
+        timeout=limit.left,
     )
     sync = None
     if full:
@@ -124,5 +139,6 @@ def demo(
             "measure synchrony",
             lambda: synchrony(truth, workspace / "latents", trained, size.curriculum),
             str,
+            limit=limit,
         )
     return DemoResult(corpus, truth, compared, curated, encoded, trained, clip, sync)

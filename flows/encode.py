@@ -16,6 +16,7 @@ from pydantic import Field
 from reelmill.datasets.approval import check
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
+from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import LogProgress, run_task
 from reelmill.training import encode as engine
 from reelmill.training.encode import EncodeOptions, EncodeResult
@@ -43,8 +44,10 @@ def encode(
     low: Annotated[
         int, Field(ge=0, description="For the Refiner: times smaller, at half the rate; 0: not.")
     ] = 0,
+    timeout: Timeout = None,
 ) -> EncodeResult:
     """Turns pictures, sound and captions into tensors, once."""
+    limit = Limit(timeout)
     options = EncodeOptions(
         shards=tuple(shards),
         output=output,
@@ -66,6 +69,7 @@ def encode(
         lambda r: f"{r.samples} samples of {r.clips} clips, {len(r.failed)} failed",
         reused=lambda r: r.reused == r.parts,
         resumes=True,
+        limit=limit,
     )
     artifacts.encoded(result)
     whole = output.resolve()

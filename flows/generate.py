@@ -11,6 +11,7 @@ from pydantic import Field
 
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
+from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import run_task
 from reelmill.training import generate as engine
 from reelmill.training.generate import GenerateOptions, GenerateResult
@@ -68,14 +69,17 @@ def generate(
     refine_steps: Annotated[int, Field(ge=1, description="Steps of the Refiner.")] = 12,
     seed: Annotated[int, Field(description="Seed of all that is random.")] = 0,
     preview: Annotated[bool, Field(description="Write a sheet of frames beside it.")] = False,
+    timeout: Timeout = None,
 ) -> GenerateResult:
     """Generates one clip and writes it, with its provenance beside it."""
     given = {name: value for name, value in locals().items() if name in FIELDS}
+    limit = Limit(timeout)
     options = GenerateOptions(**given | {"references": references or {}})
     result = run_task(
         "generate",
         lambda: engine.generate(options),
         lambda r: f"{r.output}, {r.frames} frames, {r.seconds:.2f} s",
+        limit=limit,
     )
     artifacts.generated(result)
     return result

@@ -12,6 +12,7 @@ from reelmill.curation.lips import sync_training as engine
 from reelmill.curation.lips.sync_training import SyncOptions, SyncTrained
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
+from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import LogProgress, run_task
 
 
@@ -35,8 +36,10 @@ def sync(
     weights: Annotated[
         Path | None, Field(description="Folder of pretrained weights: the face detector.")
     ] = None,
+    timeout: Timeout = None,
 ) -> SyncTrained:
     """Trains a small SyncNet on clips in sync and measures it on held-out ones."""
+    limit = Limit(timeout)
     options = SyncOptions(
         sources=tuple(sources),
         output=output,
@@ -56,6 +59,7 @@ def sync(
         "sync",
         lambda: engine.train_sync(options, LogProgress("sync")),
         lambda r: f"{r.figures.accuracy:.1%} of shifts within one frame, loss {r.loss_end:.3f}",
+        limit=limit,
     )
     artifacts.synced(result)
     return result

@@ -17,6 +17,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
+from reelmill.flows.limit import NONE, Limit
+
 log = logging.getLogger("reelmill")
 T = TypeVar("T")
 LOG_EVERY_S = 30.0
@@ -74,17 +76,20 @@ def run_task(
     label: str = "",
     reused: Callable[[T], bool] = lambda result: False,
     resumes: bool = False,
+    limit: Limit = NONE,
 ) -> T:
     """Runs `work` as a task and returns its result; what it raises is raised.
 
     said: a line about the result, for the log and the task's state. reused: whether nothing had to
     be done. resumes: called again, `work` goes on from where it was, so it is tried again after
-    an error that may pass.
+    an error that may pass. limit: how long all its tries may take (or each one, by `step_s`); it
+    ends in the state TimedOut and raises TimedOut.
     """
     results: list[T] = []
 
     def call() -> State[Any]:
-        result = work()
+        with limit.within(label or name):
+            result = work()
         results.append(result)
         line = f"{label or name}: {said(result)}"
         log.info(line)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from reelmill.flows import artifacts, promotion
 from reelmill.flows.form import form
+from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import LogProgress, run_task
 from reelmill.training.config import TrainOptions, TrainResult
 from reelmill.training.curriculum import curriculum as built_in
@@ -35,9 +36,11 @@ def train(
     gate: Annotated[
         Path | None, Field(description="YAML of what no stage's clips may lose, or it ends there.")
     ] = None,
+    timeout: Timeout = None,
 ) -> TrainResult:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
     chosen = built_in(curriculum)
+    limit = Limit(timeout)
     options = TrainOptions(
         latents=latents,
         output=output,
@@ -56,6 +59,7 @@ def train(
         label=f"train {curriculum}",
         reused=lambda r: r.resumed_from == r.steps,
         resumes=True,
+        limit=limit,
     )
     artifacts.trained(result)
     return result

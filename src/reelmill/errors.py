@@ -18,6 +18,7 @@ A message says what is wrong, where, with which values, and what to do about it.
     ├── GateError                 4   training on data that nobody approved
     ├── Diverged                 70   training lost its loss to NaN or a spike twice at one step
     └── Interrupted              75   stopped from outside; the same command resumes
+        └── TimedOut             75   it took longer than it may; the same command resumes
 """
 
 
@@ -93,3 +94,11 @@ class Diverged(ReelmillError):  # noqa: N818
 
 class Interrupted(ReelmillError):  # noqa: N818
     exit_code = 75
+
+
+class TimedOut(Interrupted, TimeoutError):  # noqa: N818
+    """told: whether the message already says what took too long."""
+
+    def __init__(self, message: str, *, told: bool = False):
+        super().__init__(message)
+        self.told = told

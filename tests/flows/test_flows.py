@@ -129,14 +129,16 @@ def test_flows_take_every_option_of_the_engine():
     from reelmill.training.generate import GenerateOptions
 
     for flow, options, made_by_us, in_another in (
-        (curate.curate, CurateOptions, {"command", "limits"}, set()),  # neither way sets limits
+        (curate.curate, CurateOptions, {"command", "limits"}, {"step_timeout"}),
         (encode.encode, EncodeOptions, set(), set()),
         (train.train, TrainOptions, set(), {"gate"}),  # it is part of the curriculum
         (generate.generate, GenerateOptions, set(), set()),
         (sync.sync, SyncOptions, set(), set()),
     ):
         taken = set(inspect.signature(flow.fn).parameters)
-        assert taken == {field.name for field in fields(options)} - made_by_us | in_another
+        assert taken == {field.name for field in fields(options)} - made_by_us | in_another | {
+            "timeout"
+        }
 
 
 def test_text_that_is_not_ours_cannot_break_out_of_a_table():
