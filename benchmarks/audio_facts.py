@@ -12,7 +12,8 @@ The targets: facts <= 0.6 CPU seconds per minute of sound, and facts at least 20
 the peer's SNR filter alone (data-juicer's audio_nmf_snr_filter: librosa, non-negative matrix
 factorisation, 500 iterations) on the same file. PYTHON is an interpreter that has py-data-juicer,
 librosa and soundfile; the filter's own function is run there, on one thread, reading the file at
-its own rate included, imports not.
+its own rate included, imports not; best of the repeats too. A file that soundfile does not read
+(AAC) is given to it as WAV, so that its decoding costs the peer nothing.
 """
 
 from __future__ import annotations
@@ -47,17 +48,20 @@ tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
 names = {"np": np, "librosa": librosa, "decompose": librosa.decompose}
 exec(compile(tree, "audio_nmf_snr_filter", "exec"), names)
 names["compute_nmf_snr"](np.random.default_rng(0).normal(size=8000), 2)  # warm
-start = time.process_time()
-sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
-snr = names["compute_nmf_snr"](sound.mean(axis=1), 500)
-print(time.process_time() - start, snr)
+best = float("inf")
+for _ in range(int(sys.argv[2])):
+    start = time.process_time()
+    sound, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
+    names["compute_nmf_snr"](sound.mean(axis=1), 500)
+    best = min(best, time.process_time() - start)
+print(best)
 """
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
 
 
-def nmf_seconds(python: Path, path: Path) -> float:
+def nmf_seconds(python: Path, path: Path, repeat: int) -> float:
     """CPU seconds of data-juicer's filter on a file, given to it as WAV."""
     with tempfile.TemporaryDirectory() as scratch:
         wav = Path(scratch) / "sound.wav"
@@ -66,7 +70,7 @@ def nmf_seconds(python: Path, path: Path) -> float:
         blocks = [block.samples for block in decode_audio(path, info)]
         write_audio(wav, np.concatenate(blocks, axis=1), info.audio.rate, codec="pcm_s16le")
         run = subprocess.run(
-            [str(python), "-c", THEIRS, str(wav)],
+            [str(python), "-c", THEIRS, str(wav), str(repeat)],
             env=os.environ | ONE_THREAD,
             capture_output=True,
             text=True,
@@ -118,7 +122,7 @@ def main() -> None:
             for s in stages
         }
         if options.juicer:
-            theirs = nmf_seconds(options.juicer, path) * minute
+            theirs = nmf_seconds(options.juicer, path, options.repeat) * minute
             row["nmf_snr"] = round(theirs, 3)
             row["times_cheaper"] = round(theirs / row["facts"], 1)
             snr = row["stages"]["Noise"] + row["decode"]

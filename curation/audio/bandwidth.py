@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation.audio.loudness import FLOOR
-from reelmill.curation.audio.windows import Grid, WindowCutter
+from reelmill.curation.audio.windows import Grid, WindowCutter, WindowHeads
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -37,7 +37,8 @@ class _Analyser:
             self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS))
             size = prev_fast_len(info.audio.rate * FRAME_MS // 1000, real=True)
             hann = np.blackman(size + 1)[:-1]
-            self._window = (hann * np.sqrt(2 / np.square(hann).sum() / size)).astype(np.float32)
+            scaled = (hann * np.sqrt(2 / np.square(hann).sum() / size)).astype(np.float32)
+            self._heads = WindowHeads(scaled)
             steps = np.arange(0, info.audio.rate / 2, STEP_HZ)
             self._edges = np.ceil(steps * size / info.audio.rate).astype(np.int64)
 
@@ -49,11 +50,17 @@ class _Analyser:
     def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
         from scipy.fft import rfft
 
-        spectrum = rfft(samples[:, edges[:-1, None] + np.arange(len(self._window))] * self._window)
-        bins = (np.square(spectrum.real) + np.square(spectrum.imag)).max(axis=0)
-        self._power.append(np.add.reduceat(bins, self._edges, axis=1))
+        loudest = np.zeros((len(edges) - 1, len(self._heads.weights) // 2 + 1), np.float32)
+        for channel in samples:
+            spectrum = rfft(self._heads(channel, edges), overwrite_x=True)
+            power = np.square(spectrum.real) + np.square(spectrum.imag)
+            np.maximum(loudest, power, out=loudest)
+        self._power.append(np.add.reduceat(loudest, self._edges, axis=1))
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
+        if self._cutter is not None:
+            for samples, edges in self._cutter.flush(shorter=False):
+                self._measure(samples, edges)
         power = np.concatenate(self._power) if self._power else np.zeros((0, 1))
         level = 10 * np.log10(np.maximum(power, 1e-20))
         return {"level": level.astype(np.float16)}

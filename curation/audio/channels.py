@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation.audio.loudness import FLOOR
-from reelmill.curation.audio.windows import Grid, WindowCutter
+from reelmill.curation.audio.windows import Grid, WindowCutter, window_products, window_sums
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -39,9 +39,10 @@ class _Analyser:
 
     def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
         left, right = samples[0], samples[min(1, len(samples) - 1)]
-        sums = [np.add.reduceat(c, edges[:-1], dtype=np.float64) for c in (left, right)]
-        pairs = ((left, left), (right, right), (left, right), (left - right, left - right))
-        sums += [np.add.reduceat(a * b, edges[:-1], dtype=np.float64) for a, b in pairs]
+        sums = [window_sums(c, edges) for c in (left, right)]
+        side = left - right
+        pairs = ((left, left), (right, right), (left, right), (side, side))
+        sums += [window_products(a, b, edges) for a, b in pairs]
         self._rows.append(np.stack(sums, axis=1) / np.diff(edges)[:, None])
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from reelmill.curation.audio.windows import Grid, WindowCutter
+from reelmill.curation.audio.windows import Grid, WindowCutter, even_length
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -69,6 +69,27 @@ def clipped_samples(samples: np.ndarray, edges: np.ndarray, full: float, drop: f
     return counts
 
 
+def suspects(samples: np.ndarray, edges: np.ndarray, full: float) -> list[tuple[int, int]]:
+    """Runs [first, last) of windows of one channel that may hold a plateau, and their neighbours.
+
+    Each sample of a plateau's first three lies within 3 times _FLAT of the window's top.
+    """
+    length = even_length(edges)
+    if not length:
+        return [(0, len(edges) - 1)]
+    rows = samples.reshape(-1, length)
+    many = np.zeros(len(rows), bool)
+    for top, past in ((rows.max(axis=1), np.greater_equal), (rows.min(axis=1), np.less_equal)):
+        level = np.minimum(np.abs(top), full) - 4 * _FLAT
+        places = past(rows, np.copysign(level, top)[:, None])
+        found = np.bincount(np.flatnonzero(places) // length, minlength=len(rows))
+        many |= (np.abs(top) >= _FLOOR) & (found >= _SHORTEST)
+    many[:-1] |= many[1:].copy()  # their neighbours tell how a plateau on a border goes on
+    many[1:] |= many[:-1].copy()
+    change = np.flatnonzero(np.diff(np.concatenate(([0], many.view(np.int8), [0]))))
+    return [(int(low), int(high)) for low, high in change.reshape(-1, 2)]
+
+
 class _Analyser:
     def __init__(self, info: MediaInfo):
         self._shares: list[np.ndarray] = []
@@ -84,7 +105,14 @@ class _Analyser:
             self._measure(samples, edges)
 
     def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
-        counts = sum(clipped_samples(c, edges, self._full, self._drop) for c in samples)
+        counts = np.zeros(len(edges) - 1, np.int64)
+        for channel in samples:
+            for low, high in suspects(channel, edges, self._full):
+                first, last = edges[low], edges[high]
+                inner = edges[low : high + 1] - first
+                counts[low:high] += clipped_samples(
+                    channel[first:last], inner, self._full, self._drop
+                )
         self._shares.append(counts / (np.diff(edges) * len(samples)))
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:

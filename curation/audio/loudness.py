@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from reelmill.curation.audio.windows import Grid, WindowCutter
+from reelmill.curation.audio.k_weighting import BlockFilter
+from reelmill.curation.audio.windows import Grid, WindowCutter, window_energy, window_peaks
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -92,8 +93,7 @@ class _Analyser:
         self._cutter: WindowCutter | None = None
         if info.audio is not None:
             self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS))
-            self._sos = k_weighting(info.audio.rate)
-            self._state = np.zeros((len(self._sos), info.audio.channels, 2))
+            self._filter = BlockFilter(k_weighting(info.audio.rate), info.audio.channels)
             self._channels = channel_weights(info.audio.channels)
 
     def block(self, block: AudioBlock) -> None:
@@ -102,16 +102,11 @@ class _Analyser:
             self._measure(samples, edges)
 
     def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
-        from scipy.signal import sosfilt  # slow to import, and a dry run needs none
-
-        heard, self._state = sosfilt(self._sos, samples.astype(np.float64), zi=self._state)
-        self._state[np.abs(self._state) < 1e-100] = 0  # denormal numbers are slow
-        starts, lengths = edges[:-1], np.diff(edges)
-        weighted = self._channels @ np.square(heard)
-        self._weighted.append(np.add.reduceat(weighted, starts) / lengths)
-        power = np.square(samples, dtype=np.float64).mean(axis=0)
-        self._power.append(np.add.reduceat(power, starts) / lengths)
-        self._peak.append(np.maximum.reduceat(np.abs(samples).max(axis=0), starts))
+        lengths = np.diff(edges)
+        heard = window_energy(self._filter(samples), edges)
+        self._weighted.append(self._channels @ heard / lengths)
+        self._power.append(window_energy(samples, edges).mean(axis=0) / lengths)
+        self._peak.append(window_peaks(samples, edges).max(axis=0))
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
         if self._cutter is not None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation.audio.loudness import FLOOR
-from reelmill.curation.audio.windows import Grid, WindowCutter
+from reelmill.curation.audio.windows import Grid, WindowCutter, WindowHeads
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -72,7 +72,8 @@ class _Analyser:
             self._edges = mel_edges(info.audio.rate, size)
             hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
             # Scaled so that the sum over all bins is the mean square of the window.
-            self._hann = (hann * np.sqrt(2 / np.square(hann).sum() / size)).astype(np.float32)
+            scaled = (hann * np.sqrt(2 / np.square(hann).sum() / size)).astype(np.float32)
+            self._heads = WindowHeads(scaled)
 
     def block(self, block: AudioBlock) -> None:
         assert self._cutter is not None
@@ -82,17 +83,25 @@ class _Analyser:
     def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
         from scipy.fft import rfft
 
-        rows = edges[:-1, None] + np.arange(len(self._hann))
-        spectrum = rfft(samples[:, rows] * self._hann, axis=2)[..., : self._edges[-1]]
-        bins = np.square(spectrum.real) + np.square(spectrum.imag)
         widths = np.diff(self._edges)
-        power = np.add.reduceat(bins, self._edges[:-1], axis=2)
-        logs = np.add.reduceat(np.log(bins + 1e-20), self._edges[:-1], axis=2) / widths
-        flat = np.exp(logs) / (power / widths + 1e-20)
-        self._power.append(power.mean(axis=0, dtype=np.float64))
-        self._flat.append(flat.mean(axis=0))
+        starts, total = self._edges[:-1], len(samples)
+        powers = np.zeros((len(edges) - 1, len(widths)))
+        flats = np.zeros_like(powers)
+        for channel in samples:  # one at a time stays in the processor's cache
+            spectrum = rfft(self._heads(channel, edges), overwrite_x=True)
+            bins = np.square(spectrum.real) + np.square(spectrum.imag)
+            power = np.add.reduceat(bins, starts, axis=1)
+            bins += 1e-20
+            logs = np.add.reduceat(np.log(bins, out=bins), starts, axis=1) / widths
+            powers += power
+            flats += np.exp(logs) / (power / widths + 1e-20)
+        self._power.append(powers / total)
+        self._flat.append(flats / total)
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
+        if self._cutter is not None:
+            for samples, edges in self._cutter.flush(shorter=False):
+                self._measure(samples, edges)
         power = np.concatenate(self._power) if self._power else np.zeros((0, 1))
         flat = np.concatenate(self._flat) if self._flat else np.zeros((0, 1))
         bins = np.diff(self._edges) if self._cutter else np.ones(1, np.int64)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+SPAN_MS = 3_200  # what all widths of window (32, 100, 128 ms) divide
+
 
 class Grid:
     """Windows of `milliseconds` each over sound at `rate` Hz.
@@ -43,34 +45,94 @@ class WindowCutter:
     """Turns blocks of any length into whole windows, so that results do not depend on the blocks.
 
     Feed `push` with float32 [channels, n]; it gives (samples [channels, m], edges int64 [k + 1])
-    of k whole windows, at most one second of them, edges counted from the first of these samples.
-    `flush` gives the rest.
+    of k whole windows, all those between two multiples of SPAN_MS, edges counted from the first of
+    these samples. Blocks as decoded end at these multiples, so that nothing is copied. `flush`
+    gives the rest: whole windows, then one that is shorter. Not to be written to.
     """
 
     def __init__(self, grid: Grid):
         self._grid = grid
+        self._most = SPAN_MS // grid.milliseconds
         self._waiting: list[np.ndarray] = []
         self._window = 0
-        self._most = max(1, 1000 // grid.milliseconds)
         self.total = 0
 
     def push(self, samples: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         self._waiting.append(samples)
         self.total += samples.shape[1]
         whole = self._grid.at(self.total)
-        if whole > self._window:
-            yield from self._cut(whole)
+        if whole >= self._window + self._most:
+            yield from self._cut(whole // self._most * self._most)
 
-    def _cut(self, whole: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        block = np.concatenate(self._waiting, axis=1)
-        edges = self._grid.edges(self._window, whole)
+    def _cut(self, until: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        block = self._row()
+        edges = self._grid.edges(self._window, until)
         edges -= edges[0]
-        for low in range(0, whole - self._window, self._most):
+        for low in range(0, until - self._window, self._most):
             part = edges[low : low + self._most + 1]
             yield block[:, part[0] : part[-1]], part - part[0]
-        self._waiting, self._window = [block[:, edges[-1] :].copy()], whole
+        rest = block[:, edges[-1] :]
+        self._waiting, self._window = [rest.copy()] if rest.shape[1] else [], until
 
-    def flush(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self._waiting and (rest := np.concatenate(self._waiting, axis=1)).shape[1]:
+    def _row(self) -> np.ndarray:
+        waiting = [part for part in self._waiting if part.shape[1]]
+        return waiting[0] if len(waiting) == 1 else np.concatenate(waiting or self._waiting, axis=1)
+
+    def flush(self, *, shorter: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """shorter: whether the last window is given where it is not whole."""
+        if (whole := self._grid.at(self.total)) > self._window:
+            yield from self._cut(whole)
+        if shorter and self._waiting and (rest := self._row()).shape[1]:
             yield rest, np.array([0, rest.shape[1]], np.int64)
         self._waiting = []
+
+
+def window_energy(samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """float64 [channels, windows]: sums of squares, of [channels, n] and int64 [windows + 1]."""
+    return window_products(samples, samples, edges)
+
+
+def window_products(a: np.ndarray, b: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """float64 [..., windows]: sums of products, to the precision of float32 sums over a window."""
+    if (length := even_length(edges)) and a.flags.c_contiguous and b.flags.c_contiguous:
+        rows = (*a.shape[:-1], -1, length)
+        return np.vecdot(a.reshape(rows), b.reshape(rows)).astype(np.float64)
+    return np.add.reduceat(a.astype(np.float64) * b, edges[:-1], axis=-1)
+
+
+def window_sums(samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """float64 [..., windows]: sums, in pairs where windows are even."""
+    if length := even_length(edges):
+        rows = samples.reshape(*samples.shape[:-1], -1, length)
+        return rows.sum(axis=-1).astype(np.float64)
+    return np.add.reduceat(samples, edges[:-1], axis=-1, dtype=np.float64)
+
+
+def window_peaks(samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """[..., windows]: largest absolute values."""
+    starts = edges[:-1]
+    highest = np.maximum.reduceat(samples, starts, axis=-1)
+    return np.maximum(highest, -np.minimum.reduceat(samples, starts, axis=-1))
+
+
+def even_length(edges: np.ndarray) -> int:
+    """Samples of each window, where all have as many; else 0."""
+    lengths = np.diff(edges)
+    return int(lengths[0]) if len(lengths) and not np.ptp(lengths) else 0
+
+
+class WindowHeads:
+    """The first samples of windows, weighted: what a short spectrum is taken of."""
+
+    def __init__(self, weights: np.ndarray):
+        self.weights = weights
+        self._heads = np.empty((0, len(weights)), np.float32)
+
+    def __call__(self, samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
+        """float32 [windows, len(weights)] of float32 [n]; the next call uses its memory again."""
+        if len(self._heads) < len(edges) - 1:
+            self._heads = np.empty((len(edges) - 1, len(self.weights)), np.float32)
+        heads = self._heads[: len(edges) - 1]
+        for head, start in zip(heads, edges[:-1].tolist(), strict=True):
+            np.multiply(samples[start : start + len(head)], self.weights, out=head)
+        return heads

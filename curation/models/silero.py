@@ -55,7 +55,7 @@ class SpeechProbability:
 
     def finish(self) -> np.ndarray:
         """float32 [windows]. The last window is filled up with silence."""
-        left = -(-(len(self._row) - _CONTEXT) // WINDOW)
+        left = max(0, -(-(len(self._row) - _CONTEXT) // WINDOW))
         if left:
             self._row = np.pad(self._row, (0, _CONTEXT + left * WINDOW - len(self._row)))
             self._run(left)

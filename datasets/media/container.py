@@ -42,6 +42,9 @@ OPTIONS = {
     "analyzeduration": str(10_000_000),
 }
 
+# FFmpeg looks through the first 2,500 packets of a WAV for DTS; one of 64 kB tells.
+WAV_OPTIONS = {"max_size": str(1 << 16), "max_probe_packets": "1"}
+
 # First bytes, and where they stand, of the formats above: tells damaged media from no media.
 _SIGNATURES = (
     (4, b"ftyp moov mdat free wide skip pnot uuid moof styp".split()),
@@ -99,11 +102,21 @@ def looks_like_media(path: Path) -> bool:
     return any(head[at : at + len(mark)] == mark for at, marks in _SIGNATURES for mark in marks)
 
 
+def _is_wav(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False  # what is wrong, FFmpeg's own opening says
+    return head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE"
+
+
 @contextmanager
 def open_container(path: Path) -> Iterator[InputContainer]:
     """An FFmpeg container over a local file. Raises MediaError when it cannot be opened."""
+    options = OPTIONS | (WAV_OPTIONS if _is_wav(path) else {})
     try:
-        container = av.open("file:" + os.fspath(path), options=OPTIONS, metadata_errors="replace")
+        container = av.open("file:" + os.fspath(path), options=options, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, OSError) and not path.exists():
             raise MediaError(f"{describe(path)} is gone.", cause="transient") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av.error
 import cv2
@@ -383,19 +384,32 @@ class _Sound:
         assert info.audio is not None
         self._row = SoundRow.of(info.audio.rate, info.audio.channels, info.audio.start_s, stream)
         self._mono = MonoResampler(info.audio.rate, MONO_RATE)
+        self._mixed = 0  # samples that were resampled
+        self._shared: dict[str, Any] = {}
         self._counts = counts
-        self._errors = 0
 
     def push(self, frame: AudioFrame) -> Iterator[AudioBlock]:
         for start, samples in self._row.push(frame):
-            yield AudioBlock(start, samples, self._mono.push(samples.mean(axis=0)))
+            yield AudioBlock(start, samples, partial(self._mix, start, samples), self._shared)
 
     def finish(self) -> Iterator[AudioBlock]:
-        for start, samples in self._row.flush():
-            yield AudioBlock(start, samples, self._mono.push(samples.mean(axis=0)))
-        rest = self._mono.flush()
         counts, row = self._counts, self._row
+        rest = list(row.flush()) or [(row.count, np.empty((row.channels, 0), np.float32))]
         counts.samples, counts.gap_samples = row.count, row.gap_samples
         counts.errors += row.errors
-        if len(rest):
-            yield AudioBlock(row.count, np.empty((row.channels, 0), np.float32), rest)
+        if row.count:
+            ((start, samples),) = rest
+            mono = partial(self._mix, start, samples, last=True)
+            yield AudioBlock(start, samples, mono, self._shared)
+
+    def _mix(self, start: int, samples: np.ndarray, *, last: bool = False) -> np.ndarray:
+        if start != self._mixed:
+            raise RuntimeError(f"mono16k of sample {start} was asked for after {self._mixed}")
+        self._mixed += samples.shape[1]
+        mono = self._mono.push(mix(samples))
+        return np.concatenate((mono, self._mono.flush())) if last else mono
+
+
+def mix(samples: np.ndarray) -> np.ndarray:
+    """float32 [n], the mean of float32 [channels, n]."""
+    return samples[0] if len(samples) == 1 else samples.mean(axis=0)

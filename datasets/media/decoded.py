@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -35,18 +36,27 @@ class Frame:
         return self.luma()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AudioBlock:
-    """Consecutive decoded sound.
+    """Consecutive decoded sound, in blocks that end at multiples of 3.2 s.
 
-    samples: float32 [channels, n] at the stream's own rate; mono16k: float32 [m], the same sound
-    mixed down and resampled to 16 kHz (m may be 0 while the resampler fills).
-    start: index of the first sample since the start of the stream.
+    start: index of the first sample since the start of the stream. samples: float32 [channels, n]
+    at the stream's own rate, not to be written to. mono: what `mono16k` comes from. shared: one
+    for all blocks of a stream, where those who hear it may leave what others would do again.
     """
 
     start: int
     samples: np.ndarray
-    mono16k: np.ndarray
+    mono: Callable[[], np.ndarray] = field(repr=False, compare=False)
+    shared: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def mono16k(self) -> np.ndarray:
+        """float32 [m]: the same sound mixed down and resampled to 16 kHz, when first asked for.
+
+        A resampler remembers: ask every block of a stream, in order, or none.
+        """
+        return self.mono()
 
 
 @dataclass(frozen=True, slots=True)

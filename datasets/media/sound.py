@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import chain
 from math import floor, gcd
@@ -23,30 +23,51 @@ from reelmill.errors import MediaError
 GAP_S = 0.01
 MAX_GAP_S = 600.0
 PREROLL_S = 1.0  # decoded before a seek's target: codecs with overlap or memory settle in it
-BLOCK_S = 0.5
+BLOCK_MS = 3_200  # a multiple of the windows that sound is measured in: 32, 100, 128 ms
 _LOUDEST = 1e6
-_HALF = {"u8": 128.0, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
+# What FFmpeg's formats of samples hold, and what full scale is; 0: it is 1.
+_KINDS: Mapping[str, tuple[type, float]] = {
+    "u8": (np.uint8, 2.0**7),
+    "s16": (np.int16, 2.0**15),
+    "s32": (np.int32, 2.0**31),
+    "s64": (np.int64, 2.0**63),
+    "flt": (np.float32, 0),
+    "dbl": (np.float64, 0),
+}
 
 
-def as_float(frame: AudioFrame) -> tuple[np.ndarray, bool]:
-    """float32 [channels, samples] of a decoded frame, and whether its values were sane."""
-    raw: np.ndarray = frame.to_ndarray()
-    name = frame.format.name.removesuffix("p")
-    if not frame.format.is_planar:
-        raw = raw.reshape(-1, len(frame.layout.channels)).T
-    if name in _HALF:
-        half = _HALF[name]
-        samples: np.ndarray = raw.astype(np.float32 if name in ("u8", "s16") else np.float64)
-        samples = (samples - half) / half if name == "u8" else samples / half
-        return np.ascontiguousarray(samples, dtype=np.float32), True
-    loud = np.ascontiguousarray(raw, dtype=np.float32)
-    if loud.size and not np.abs(loud).max() <= _LOUDEST:
-        return np.clip(np.nan_to_num(loud), -_LOUDEST, _LOUDEST), False
-    return loud, True
+def as_float(frame: AudioFrame, out: np.ndarray | None = None) -> np.ndarray:
+    """float32 [channels, samples] of a decoded frame, in `out` where that has its shape."""
+    name, count = frame.format.name, frame.samples
+    planar = name.endswith("p")
+    kind, half = _KINDS[name.removesuffix("p")]
+    channels = frame.layout.nb_channels
+    if out is None or out.shape != (channels, count):
+        out = np.empty((channels, count), np.float32)
+    if planar:
+        rows = [np.frombuffer(p, kind, count) for p in frame.planes]  # type: ignore[call-overload]
+    else:
+        row = np.frombuffer(frame.planes[0], kind, count * channels)  # type: ignore[call-overload]
+        rows = list(row.reshape(-1, channels).T)
+    for samples, place in zip(rows, out, strict=True):
+        place[:] = samples
+        if half:
+            place *= 1 / half  # exact, as a power of two
+        if kind is np.uint8:
+            place -= 1
+    return out
+
+
+def sane(samples: np.ndarray) -> bool:
+    """Whether values are those of sound; where they are not, they are bounded in place."""
+    if samples.size and not max(float(samples.max()), -float(samples.min())) <= _LOUDEST:
+        np.clip(np.nan_to_num(samples, copy=False), -_LOUDEST, _LOUDEST, out=samples)
+        return False
+    return True
 
 
 class SoundRow:
-    """Puts decoded frames into one row of samples, in blocks of about half a second.
+    """Puts decoded frames into one row of samples, in blocks that end at multiples of BLOCK_MS.
 
     Sample n stands at `start + n / rate` on the container's clock. Where timestamps leave a gap,
     silence is put in; where they overlap, the second sound is dropped. Both are counted.
@@ -60,8 +81,7 @@ class SoundRow:
         self._shift = -start * rate
         self.per_tick = time_base * rate
         self._tolerance = max(GAP_S * rate, float(self.per_tick) * 1.5)
-        self._waiting: list[np.ndarray] = []
-        self._waiting_at = 0
+        self.begin(0)
 
     @classmethod
     def of(cls, rate: int, channels: int, start_s: float, stream: AudioStream) -> SoundRow:
@@ -71,7 +91,17 @@ class SoundRow:
 
     def begin(self, at: int) -> None:
         """Counts on from sample `at`, after a seek."""
-        self.count = self._waiting_at = at
+        self.count = at
+        self._open()
+
+    def _open(self) -> None:
+        """Makes room for the samples up to the next edge."""
+        self._from = self.count
+        blocks = self.count * 1000 // (self.rate * BLOCK_MS) + 1
+        self._edge = blocks * self.rate * BLOCK_MS // 1000
+        if self._edge <= self.count:
+            self._edge = (blocks + 1) * self.rate * BLOCK_MS // 1000
+        self._block = np.empty((self.channels, self._edge - self._from), np.float32)
 
     def index(self, pts: int) -> int:
         """Sample number of a timestamp."""
@@ -85,34 +115,44 @@ class SoundRow:
         if frame.sample_rate != self.rate:
             self.errors += 1  # a stream that changes its rate: its place stays silent
             return
-        samples, sane = as_float(frame)
-        self.errors += not sane
+        jump = 0 if frame.pts is None else self.index(frame.pts) - self.count
+        if abs(jump) <= self._tolerance and self.count + frame.samples < self._edge:
+            at = self.count - self._from  # all but a few frames: no copy on the way
+            place = self._block[:, at : at + frame.samples]
+            if as_float(frame, place).base is self._block:
+                self.count += frame.samples
+                return
+        samples = as_float(frame)
         if len(samples) != self.channels:
             self.errors += 1
             samples = np.repeat(samples.mean(axis=0, keepdims=True), self.channels, axis=0)
-        jump = 0 if frame.pts is None else self.index(frame.pts) - self.count
         if abs(jump) > MAX_GAP_S * self.rate:
             self.errors += 1  # the clock was set anew
             self._shift -= jump
         elif jump > self._tolerance:
             self.gap_samples += jump
-            self._add(np.zeros((self.channels, jump), np.float32))
+            yield from self._add(np.zeros((self.channels, jump), np.float32))
         elif jump < -self._tolerance:
             self.gap_samples += min(-jump, samples.shape[1])
             samples = samples[:, -jump:]
-        self._add(samples)
-        if self.count - self._waiting_at >= BLOCK_S * self.rate:
-            yield from self.flush()
+        yield from self._add(samples)
 
-    def _add(self, samples: np.ndarray) -> None:
-        self._waiting.append(samples)
-        self.count += samples.shape[1]
+    def _add(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        while samples.shape[1]:
+            at = self.count - self._from
+            part = samples[:, : self._edge - self.count]
+            self._block[:, at : at + part.shape[1]] = part
+            self.count += part.shape[1]
+            samples = samples[:, part.shape[1] :]
+            if self.count == self._edge:
+                yield from self.flush()
 
     def flush(self) -> Iterator[tuple[int, np.ndarray]]:
-        if self.count > self._waiting_at:
-            block = np.concatenate(self._waiting, axis=1)
-            yield self._waiting_at, block
-        self._waiting, self._waiting_at = [], self.count
+        if self.count > self._from:
+            start, block = self._from, self._block[:, : self.count - self._from]
+            self._open()
+            self.errors += not sane(block)
+            yield start, block
 
 
 class MonoResampler:

@@ -44,7 +44,9 @@ def tracks_of(
         low, high = start * 16_000 // rate, (start + block) * 16_000 // rate
         last = start + block >= samples.shape[1]
         heard = mono[low:] if last else mono[low:high]
-        analyser.block(AudioBlock(start, samples[:, start : start + block], heard))
+        analyser.block(
+            AudioBlock(start, samples[:, start : start + block], lambda heard=heard: heard)
+        )
     return analyser.finish(SUMMARY)
 
 

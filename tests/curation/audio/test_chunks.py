@@ -13,7 +13,9 @@ from tests.media import noise, tone
 
 from reelmill.curation.audio.chunks import Chunks, cut_points
 from reelmill.curation.audio.voice import Voice
+from reelmill.curation.models.silero import SpeechProbability
 from reelmill.datasets.media.decode import decode, probe
+from reelmill.datasets.media.encode import write_audio
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=14), st.integers(2, 6), st.integers(1, 3))
@@ -93,3 +95,28 @@ def test_real_speech_is_never_cut_inside_a_word(media):
     for clip in clips[:-1]:
         inside = (heard["speech"][:, 0] < clip.end_frame) & (clip.end_frame < heard["speech"][:, 1])
         assert not inside.any()
+
+
+def test_stages_that_hear_one_stream_run_the_network_once(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    write_audio(path, noise(7, 16_000), 16_000)
+    info, stages = probe(path), (Chunks(), Voice(speech_threshold=0.2))
+    windows = []
+    run = SpeechProbability._run
+
+    def counted(self, count):
+        windows.append(count)
+        run(self, count)
+
+    monkeypatch.setattr(SpeechProbability, "_run", counted)
+
+    def heard(stages) -> list[dict]:
+        analysers = [stage.open(info) for stage in stages]
+        summary = decode(path, info, on_audio=lambda block: [a.block(block) for a in analysers])
+        return [analyser.finish(summary) for analyser in analysers]
+
+    both = heard(stages)
+    assert sum(windows) == -(-7 * 16_000 // 512)
+    for stage, tracks in zip(stages, both, strict=True):
+        (alone,) = heard([stage])
+        assert all(np.array_equal(tracks[name], alone[name]) for name in alone)

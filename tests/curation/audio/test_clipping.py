@@ -19,7 +19,7 @@ from tests.curation.audio.sounds import (
 )
 from tests.media import noise, tone
 
-from reelmill.curation.audio.clipping import Clipping
+from reelmill.curation.audio.clipping import Clipping, clipped_samples, suspects
 from reelmill.curation.stage import NotApplicable
 from reelmill.datasets.corpus.defects import clipped
 from reelmill.datasets.media.decode import decode, probe
@@ -147,3 +147,22 @@ def test_real_sound_turned_up_until_it_clips(media):
         loud = clipped(samples, 0.05)
         found = ratio(sixteen_bit(loud), 44_100)
         assert found == pytest.approx(over_full(loud), rel=0.15), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.02, 0.3, 1.5]), st.floats(0.0, 0.4))
+def test_windows_that_are_passed_over_hold_no_plateau(seed, gain, offset):
+    """Runs at the top of some windows, on their borders too: looked for everywhere, and as is."""
+    draw = np.random.default_rng(seed)
+    wave = sixteen_bit(draw.normal(0, 0.3, 4_000) * gain + offset)
+    for start in draw.integers(0, 3_990, 6):
+        wave[start : start + draw.integers(2, 9)] = draw.choice([-1, 1]) * draw.uniform(0.2, 1)
+    edges = np.arange(0, 4_001, 400)
+    full, drop = 1 - 1 / 32768, 12 / 32768
+    everywhere = clipped_samples(wave, edges, full, drop)
+    found = np.zeros_like(everywhere)
+    for low, high in suspects(wave, edges, full):
+        first, last = edges[low], edges[high]
+        part = clipped_samples(wave[first:last], edges[low : high + 1] - first, full, drop)
+        found[low:high] += part
+    assert np.array_equal(found, everywhere)

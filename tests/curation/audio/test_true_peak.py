@@ -10,7 +10,7 @@ from scipy.signal import resample_poly
 from tests.curation.audio.sounds import facts_of, info_of, span, tracks_of
 from tests.media import noise
 
-from reelmill.curation.audio.true_peak import TruePeak
+from reelmill.curation.audio.true_peak import TAPS, TruePeak, phases
 
 
 def peak(samples: np.ndarray, rate: int = 48_000) -> float:
@@ -56,3 +56,17 @@ def test_blocks_and_clip_borders():
         stage.facts(one, span(a, a + 40_000, 48_000), info)["true_peak"] for a in (0, 56_000)
     )
     assert loud - soft == pytest.approx(20, abs=2)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+def test_products_of_blocks_are_the_filter_itself(rate):
+    """Windows of whole samples take the fast way; the slow one is a plain correlation."""
+    wave = noise(2, rate, seed=rate)[:1].astype(np.float32)
+    found = tracks_of(TruePeak(), wave, rate)["peak"]
+    padded = np.pad(wave[0].astype(np.float64), (TAPS - 1, TAPS // 2))
+    taps = phases(4).astype(np.float64)
+    between = np.abs([np.correlate(padded, row, "valid") for row in taps]).max(axis=0)
+    for window in range(0, 20, 3):
+        low, high = (edge * rate // 10 for edge in (window, window + 1))
+        peak = max(np.abs(wave[0, low:high]).max(), between[low:high].max())
+        assert found[window] == pytest.approx(peak, rel=1e-5)
