@@ -106,6 +106,15 @@ def account(curation: Curation) -> CurateResult:
         + sum(m.cut for m in made),
         over_budget=report.over_budget,
         notes=tuple(report.notes),
+        joined=next(
+            (
+                {"folder": str(m.joined.output)}
+                | {n: getattr(m.joined, n) for n in ("clips", "joined", "parts", "alone")}
+                for m in made
+                if m.joined is not None
+            ),
+            None,
+        ),
     )
 
 
@@ -278,6 +287,14 @@ def _notes(curation: Curation) -> list[str]:
     again = sum(len(level.passes.transient) for level in list(curation.levels.values())[:1])
     if again:
         notes.append(f"{again} measurements failed for a passing reason; the next run tries again.")
+    for joined in (made.joined for made in curation.made.values()):
+        if joined is not None and joined.clips:
+            notes.append(
+                f"Short clips of one class of sound are also joined, in joined/{joined.output.name}"
+                f": {joined.clips} clips = {joined.parts} in {joined.joined} joined samples + "
+                f"{joined.alone} as they are; {joined.seconds:.1f} s, the longest "
+                f"{joined.longest:.2f} s."
+            )
     if not any(made.shards for made in curation.made.values()):
         notes.append("No clip was kept, so no shard was written.")
     return notes

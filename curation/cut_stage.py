@@ -20,6 +20,8 @@ class Cut(Stage):
     Last stage of every recipe. Its fields are those of CutSettings; the bounds size the shards.
     crop: to the picture inside its black bars, where `Letterbox` found some and 60 % of the area is
     left; with a smaller rest, as that stage's bound off lets through, nothing is cropped.
+    join_seconds: clips of sound of one class are joined up to that length, beside the shards, in
+    `joined/audio`; off for none.
     """
 
     reads: ClassVar = (*CROP, SHARE, CORRECTION)
@@ -40,6 +42,12 @@ class Cut(Stage):
     crop: bool = True
     shard_samples: Bound = knob(1000)
     shard_megabytes: Bound = knob(512)
+    join_seconds: Bound = knob(None)
+
+    def __post_init__(self) -> None:
+        join = self.join_seconds.value
+        if join is not None and not 0 < join < 3600:
+            raise ValueError(f"join_seconds is {join:g}; it must be above 0 and below 3600")
 
     @property
     def settings(self) -> CutSettings:

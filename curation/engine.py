@@ -363,6 +363,14 @@ class Curation:
 
         yield Step(f"{kind}: shards", f"{kind}: write shards", len(packer.clips), pack)
 
+        def join(advance: Advance) -> int:
+            self.made[kind] = packer.join(self.made[kind], advance)
+            joined = self.made[kind].joined
+            return joined.made if joined else 0
+
+        if packer.joins:
+            yield Step(f"{kind}: join", f"{kind}: join short clips", len(packer.clips), join)
+
     def result(self) -> CurateResult:
         """What the run came to. All steps must have run."""
         if self._result is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from reelmill.curation.measure import Found, naming
 from reelmill.curation.passes import Advance
 from reelmill.curation.units import MEASURED, STATUS, facts_schema
 from reelmill.datasets.ingest.remote import file_name
+from reelmill.datasets.joining import Joined, JoinOptions, join_shards
 from reelmill.datasets.manifest import caption_file, printable
 from reelmill.datasets.media.decode import MediaInfo
-from reelmill.datasets.sample import Asset, Clip
+from reelmill.datasets.sample import Asset, Clip, Kind
 from reelmill.datasets.shards import (
     ShardInfo,
     ShardSample,
@@ -43,12 +44,16 @@ CUT_PATIENCE = 60.0  # seconds for a second of clip: large pictures on a slow co
 
 @dataclass(frozen=True)
 class Materialised:
-    """What a kind's survivors became. cut: clips encoded by this run; written: samples packed."""
+    """What a kind's survivors became. cut: clips encoded by this run; written: samples packed.
+
+    joined: what became of short clips of sound beside the shards.
+    """
 
     shards: tuple[Path, ...]
     manifest: tuple[ShardInfo, ...]
     cut: int
     written: int
+    joined: Joined | None = None
 
 
 def cut_file(
@@ -209,6 +214,29 @@ class Packer:
         self._remove_cuts({clip.id for clip in survivors})
         paths = tuple(self.folder / shard.file for shard in manifest)
         return Materialised(paths, tuple(manifest), self.cut_now, len(survivors))
+
+    @property
+    def joins(self) -> bool:
+        """Whether short clips are joined too."""
+        return self.level.recipe.kind is Kind.AUDIO and self.stage.join_seconds.value is not None
+
+    def join(self, made: Materialised, advance: Advance) -> Materialised:
+        """Joins what `pack` packed, as far as it is not there already."""
+        if not made.manifest and not self.folder.exists():
+            return made
+        options = JoinOptions(
+            max_seconds=self.stage.join_seconds.value or 0.0,
+            shard_samples=int(self.stage.shard_samples.value or 1000),
+            shard_bytes=int((self.stage.shard_megabytes.value or 512) * 1e6),
+        )
+        output = self.workspace.joined(str(self.level.recipe.kind))
+        joined = join_shards(self.folder, output, options, empty=True, advance=advance)
+        if joined.clips != made.written or joined.parts + joined.alone != joined.clips:
+            raise ReelmillError(
+                f"{made.written} clips were packed and {joined.parts} + {joined.alone} of "
+                f"{joined.clips} joined: {output} is not of these shards."
+            )
+        return replace(made, joined=joined)
 
     def _remove_cuts(self, packed: Collection[str]) -> None:
         """Removes cuts that are packed, of other settings, or of clips that are not there now.

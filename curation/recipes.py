@@ -129,7 +129,10 @@ def image() -> Recipe:
 
 
 def audio() -> Recipe:
-    """Section 3.4: chunks of 15 s, level, clipping, bandwidth, SNR, silence ratio, MOS, class."""
+    """Section 3.4: chunks of 15 s, level, clipping, bandwidth, SNR, silence ratio, MOS, class.
+
+    What is shorter is joined with others of its class, up to 15 s.
+    """
     recipe = Recipe(
         Kind.AUDIO,
         (
@@ -152,7 +155,12 @@ def audio() -> Recipe:
             Cut(),
         ),
     )
-    paper = ["Voice.max_silence_ratio=0.2", "Bandwidth.min_bandwidth=5000", "Noise.min_snr=null"]
+    paper = [
+        "Voice.max_silence_ratio=0.2",
+        "Bandwidth.min_bandwidth=5000",
+        "Noise.min_snr=null",
+        "Cut.join_seconds=15",
+    ]
     return override({Kind.AUDIO: recipe}, paper)[Kind.AUDIO]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from reelmill.datasets.sample import Outcome
@@ -51,7 +52,8 @@ class Count:
 class CurateResult:
     """Of one run. redone: units measured by this run, of those that needed a measurement.
 
-    over_budget: what exceeded the failure budget, in words; empty when within.
+    over_budget: what exceeded the failure budget, in words; empty when within. joined: where short
+    clips of sound are joined, and how many: clips = parts (in `joined` samples) + alone.
     """
 
     run: str
@@ -65,6 +67,7 @@ class CurateResult:
     redone: int
     over_budget: str = ""
     notes: tuple[str, ...] = ()
+    joined: Mapping[str, str | int] | None = None
 
     @property
     def exit_code(self) -> int:

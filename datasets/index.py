@@ -189,6 +189,17 @@ class ShardIndex:
             raise DatasetError(f"no sample {key!r} in {self.folder}.")
         return {self._columns["member"][row]: self.read_member(row) for row in self._rows_of[key]}
 
+    def has(self, key: str, suffix: str) -> bool:
+        """Whether a sample has that member."""
+        return any(self._columns["member"][row] == suffix for row in self._rows_of.get(key, ()))
+
+    def member(self, key: str, suffix: str) -> bytes:
+        """One member of a sample: `json`, ... Raises DatasetError."""
+        for row in self._rows_of.get(key, ()):
+            if self._columns["member"][row] == suffix:
+                return self.read_member(row)
+        raise DatasetError(f"no {suffix} of sample {key!r} in {self.folder}.")
+
     def read_member(self, row: int) -> bytes:
         """The bytes of one row. Raises DatasetError when they are not those that were written."""
         columns = self._columns

@@ -118,6 +118,10 @@ class Workspace:
     def shards(self, kind: str) -> Path:
         return self.root / "shards" / kind
 
+    def joined(self, kind: str) -> Path:
+        """Shards of which short clips are joined (datasets/joining.py)."""
+        return self.root / "joined" / kind
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Held while a run writes. Raises WorkspaceError, naming the holder, when it is taken."""
@@ -147,8 +151,8 @@ class Workspace:
 
     def _remove_leftovers(self) -> None:
         """Removes half-written files of runs that were killed: who holds the lock has no rival."""
-        shards = self.root / "shards"
-        for folder in (self.manifest, self.ledger, self.tracks, self.previews, self.cuts, shards):
+        sets = (self.root / "shards", self.root / "joined")
+        for folder in (self.manifest, self.ledger, self.tracks, self.previews, self.cuts, *sets):
             for leftover in folder.rglob(".*.tmp-*"):
                 if leftover.is_file():
                     leftover.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
 """Forget: a removal request. What holds a file is listed, and what can be mended is.
 
 Removed: the asset's facts, tracks, clips, cuts, previews, its rows in the verdicts and hashes of
-all runs, its cards in their reports; its samples in every shard set and in all latent shards,
-which are written anew. Its digest alone stays, so that a later run does not bring it back. What
-learned from it is listed: codecs that were fitted to it, which the next encode fits anew, and
-checkpoints, which are trained again by whoever decides that.
+all runs, its cards in their reports; its samples in every shard set, joined ones too, and in all
+latent shards, which are written anew. Its digest alone stays, so that a later run does not bring
+it back. What learned from it is listed: codecs that were fitted to it, which the next encode fits
+anew, and checkpoints, which are trained again by whoever decides that.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from reelmill.curation.run_record import RunRecord, known_runs, read_run
 from reelmill.curation.verdicts import VERDICTS
 from reelmill.datasets.index import MANIFEST, ShardIndex
 from reelmill.datasets.ingest.cache import forget_fetched
+from reelmill.datasets.joining import join_again
 from reelmill.datasets.latent_removal import fitted_codecs, leave_out, resume, sources_now
 from reelmill.datasets.ledger import Ledger
 from reelmill.datasets.manifest import read_hashes, save_hashes
@@ -102,6 +103,7 @@ class Removal:
             }
             for manifest in sorted((workspace.root / "shards").glob(f"*/{MANIFEST}")):
                 _rebuild(workspace, manifest.parent, self.sha256)
+            _join_again(workspace)
             for folder, sources in latents.items():
                 leave_out(folder, self.sha256, _scratch(workspace, folder), sources)
             shutil.rmtree(workspace.root / SCRATCH, ignore_errors=True)
@@ -181,6 +183,14 @@ def _rebuild(workspace: Workspace, folder: Path, sha256: str) -> None:
             max_samples=samples,
             max_bytes=megabytes * 1_000_000,
         )
+
+
+def _join_again(workspace: Workspace) -> None:
+    """Joined shards as they are without what their shards no longer hold."""
+    for folder in sorted((workspace.root / "joined").glob("*")):
+        shards = workspace.shards(folder.name)
+        if not (shards / MANIFEST).is_file() or join_again(folder, shards) is None:
+            shutil.rmtree(folder)  # nobody knows how it was made: the next run makes it
 
 
 def _others(index: ShardIndex, mine: str) -> Iterator[ShardSample]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from reelmill.curation.explain.verdict_table import VerdictTable
 from reelmill.datasets.index import MANIFEST, ShardIndex
+from reelmill.datasets.joining import joined_clips
 from reelmill.datasets.latents import LatentDataset, held_out_rows
 from reelmill.datasets.sample import Outcome
 from reelmill.datasets.workspace import Workspace
@@ -101,14 +102,31 @@ class Whereabouts:
 def shard_members(
     workspace: Workspace, sha256: str, only: set[str] | None = None
 ) -> Iterator[Member]:
-    """Members of an asset's clips in every shard set; of the clips in `only`, when given."""
-    for manifest in sorted((workspace.root / "shards").glob(f"*/{MANIFEST}")):
+    """Members of an asset's clips in every shard set; of the clips in `only`, when given.
+
+    Joined samples that hold clips of the asset are members too.
+    """
+    for manifest in shard_sets(workspace):
         with ShardIndex.read(manifest.parent) as index:
             columns = ("key", "shard", "member", "offset", "size")
             rows = zip(*(index.rows[name].to_pylist() for name in columns), strict=True)
+            held: dict[str, bool] = {}
             for key, shard, member, offset, size in rows:
-                if _is_of(key, sha256, only):
+                if key not in held:
+                    held[key] = _is_of(key, sha256, only) or _holds(index, key, sha256, only)
+                if held[key]:
                     yield Member(key, str(manifest.parent / shard), member, offset, size)
+
+
+def shard_sets(workspace: Workspace) -> list[Path]:
+    """Manifests of all shard sets: those of the kinds, and those of joined clips."""
+    sets = [workspace.root.glob(f"{place}/*/{MANIFEST}") for place in ("shards", "joined")]
+    return [manifest for found in sets for manifest in sorted(found)]
+
+
+def _holds(index: ShardIndex, key: str, sha256: str, only: set[str] | None) -> bool:
+    clips = joined_clips(index, key)
+    return any(asset == sha256 and (only is None or clip in only) for clip, asset in clips)
 
 
 def _is_of(key: str, sha256: str, only: set[str] | None) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.media import read_plain
 
 from reelmill.datasets.index import ShardIndex
-from reelmill.datasets.joining import join_shards, pack
+from reelmill.datasets.joining import JoinOptions, join_again, join_shards, pack
 from reelmill.datasets.media.encode import write_audio
 from reelmill.datasets.shards import ShardSample, write_shards
 from reelmill.errors import DatasetError, UsageError
@@ -30,6 +30,20 @@ def test_each_is_packed_once_and_no_bin_is_too_full(lengths, most):
     fits = [places for places in bins if sum(lengths[i] for i in places) <= most]
     half_empty = [p for p in fits if 2 * sum(lengths[i] for i in p) <= most]
     assert len(half_empty) <= 1  # else two of them would be one
+
+
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 60))
+def test_each_goes_to_the_first_list_with_room(lengths, most):
+    """Against the plain way, that looks through all of them."""
+    bins: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        for places in bins:
+            if sum(lengths[i] for i in places) + lengths[place] <= most:
+                places.append(place)
+                break
+        else:
+            bins.append([place])
+    assert pack(lengths, most) == sorted(sorted(places) for places in bins)
 
 
 @pytest.fixture
@@ -115,8 +129,8 @@ def test_the_same_shards_give_the_same_bytes(tmp_path, shards):
 
 
 def test_the_bound_is_kept_to_the_sample(tmp_path, shards):
-    at = join_shards(shards[0], tmp_path / "at", max_seconds=15.0)
-    below = join_shards(shards[0], tmp_path / "below", max_seconds=15.0 - 1 / RATE)
+    at = join_shards(shards[0], tmp_path / "at", JoinOptions(15.0))
+    below = join_shards(shards[0], tmp_path / "below", JoinOptions(15.0 - 1 / RATE))
     assert (at.joined, at.parts) == (2, 5)  # 6 + 4 + 5 s fill 15 s; 15 s alone
     assert (below.joined, below.parts) == (2, 4)
     assert below.longest == 15.0  # what is longer to begin with stays whole
@@ -126,7 +140,7 @@ def test_what_cannot_be_joined_is_refused(tmp_path, shards):
     with pytest.raises(UsageError, match="another folder"):
         join_shards(shards[0], shards[0])
     with pytest.raises(UsageError, match="max-seconds"):
-        join_shards(shards[0], tmp_path / "out", max_seconds=float("nan"))
+        join_shards(shards[0], tmp_path / "out", JoinOptions(float("nan")))
     broken = ShardSample("a", ".flac", b"fLaC", {"kind": "audio", "cut": {}, "facts": {}})
     write_shards([broken], tmp_path / "bad", prefix="audio", max_samples=9, max_bytes=9999)
     with pytest.raises(DatasetError, match="damaged"):
@@ -135,3 +149,27 @@ def test_what_cannot_be_joined_is_refused(tmp_path, shards):
     write_shards([still], tmp_path / "stills", prefix="image", max_samples=9, max_bytes=9999)
     with pytest.raises(DatasetError, match="no clips of sound"):
         join_shards(tmp_path / "stills", tmp_path / "out")
+
+
+def test_joined_again_without_a_clip_only_what_held_it_is_made(tmp_path, shards):
+    folder, _ = shards
+    first = join_shards(folder, tmp_path / "out")
+    assert first.made == first.joined == 2
+    with ShardIndex.read(folder) as index:
+        samples = [(key, index.sample(key)) for key in sorted(index.keys)]
+    music = next(
+        key for key, m in samples if json.loads(m["json"])["facts"]["sound_class"] == "music"
+    )
+    rest = [
+        ShardSample(key, ".flac", m["flac"], json.loads(m["json"]), m["txt"].decode())
+        for key, m in samples
+        if key != music
+    ]
+    write_shards(rest, folder, prefix="audio", max_samples=3, max_bytes=1 << 30)
+    second = join_again(tmp_path / "out", folder)
+    assert (second.clips, second.joined, second.made) == (8, 1, 0)
+    join_shards(folder, tmp_path / "fresh")
+    one, two = (
+        {p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("out", "fresh")
+    )
+    assert one == two

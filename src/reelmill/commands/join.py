@@ -23,10 +23,14 @@ def join(
     ] = "sound_class",
     as_json: Json = False,
 ) -> None:
-    """Joins short clips of sound of one class, with an exact map back to their sources."""
-    from reelmill.datasets.joining import join_shards
+    """Joins short clips of sound of one class, with an exact map back to their sources.
 
-    result = join_shards(shards, output, max_seconds=max_seconds, by=by)
+    A run of the audio recipe does so itself, in joined/audio of its workspace; `forget` reaches
+    those, and not what is joined elsewhere.
+    """
+    from reelmill.datasets.joining import JoinOptions, join_shards
+
+    result = join_shards(shards, output, JoinOptions(max_seconds, by))
     console.say(
         f"{result.clips} clips: {result.parts} joined into {result.joined}, {result.alone} as they "
         f"were; {result.seconds:.1f} s, the longest {result.longest:.2f} s"

@@ -24,7 +24,7 @@ def test_as_sosfilt_has_it_but_for_85_db(rate, offset):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 3_000), min_size=1, max_size=8), st.integers(1, 3))
+@given(st.lists(st.integers(0, 3_000), min_size=1, max_size=8).filter(sum), st.integers(1, 3))
 def test_a_stream_in_pieces_is_the_stream(lengths, channels):
     sos = k_weighting(48_000)
     wave = np.random.default_rng(sum(lengths)).normal(0, 0.1, (channels, sum(lengths)))
