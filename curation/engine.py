@@ -322,6 +322,8 @@ class Curation:
             level.decide(stage)
         if not decoded:
             yield from self._decode(level)
+        label = f"{kind}: boundaries"
+        yield from self._groups(label, level.unjudged(), ASSETS_A_GROUP, level.ask)
         level.segment()
         for stage in level.clip_stages:
             if isinstance(stage, FrameStage | AudioStage):

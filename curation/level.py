@@ -13,14 +13,16 @@ from fractions import Fraction
 import numpy as np
 import pyarrow.compute as pc
 
+from reelmill.curation.heard import ANSWERS, Heard, answers_folder
 from reelmill.curation.keys import KEY_CHARS, digest
 from reelmill.curation.measure import DECODE, MediaStage, naming
 from reelmill.curation.media_table import CLIPS, clip_row, clips_from, whole_clip
-from reelmill.curation.passes import Clock, Passes
+from reelmill.curation.passes import Advance, Clock, Passes
 from reelmill.curation.policy import Decisions
 from reelmill.curation.recipe import Recipe
 from reelmill.curation.stage import (
     AudioStage,
+    BoundaryJudge,
     ClipStage,
     FrameStage,
     Segmenter,
@@ -58,6 +60,9 @@ class Level:
         units = Units([a.sha256 for a in self.assets], nothing, self.lean)
         self.asset_decisions = Decisions.start(units)
         self.by_id = {a.sha256: a for a in self.assets}
+        name = self.recipe.stages[self.recipe.segmenter].name
+        parts = {"stage": self.passes.keys[name], "knobs": self.segmenter.knobs()}
+        self.passes.fact_keys[name] = digest(parts)[:KEY_CHARS]
 
     def read_ahead(self) -> None:
         """What deciding will ask the ledger for is read in the background from now on."""
@@ -92,6 +97,17 @@ class Level:
     def clip_stages(self) -> tuple[Stage, ...]:
         """Stages that see clips: the segmenter and those after it."""
         return self.recipe.stages[self.recipe.segmenter :]
+
+    @property
+    def segmenter(self) -> Segmenter:
+        stage = self.recipe.stages[self.recipe.segmenter]
+        assert isinstance(stage, Segmenter)
+        return stage
+
+    @property
+    def listened(self) -> list[Stage]:
+        """Other stages whose tracks the segmenter reads."""
+        return [stage for stage in self.recipe.stages if stage.name in self.segmenter.listens()]
 
     @property
     def media_stages(self) -> list[MediaStage]:
@@ -281,28 +297,38 @@ class Level:
 
     @property
     def segments_folder(self) -> str:
-        """Clips depend on the segmenter's tracks and on all its bounds."""
-        stage = self.recipe.stages[self.recipe.segmenter]
-        knobs = {name: bound.value for name, bound in stage.bounds().items()}
-        key = digest({"stage": self.passes.keys[stage.name], "knobs": knobs})[:KEY_CHARS]
-        return f"ledger/segments/{key}"
+        """Clips depend on the segmenter's tracks and decisions, and on what else it listens to."""
+        name = self.recipe.stages[self.recipe.segmenter].name
+        parts = {
+            "stage": self.passes.keys[name],
+            "knobs": self.segmenter.knobs(),
+            "listens": {stage.name: self.passes.keys[stage.name] for stage in self.listened},
+        }
+        return f"ledger/segments/{digest(parts)[:KEY_CHARS]}"
+
+    def _unsegmented(self) -> list[int]:
+        """Rows of assets that are alive and have no clips yet."""
+        alive = np.flatnonzero(self.asset_decisions.alive)
+        have = self.passes.ledger.has(
+            self.segments_folder, [self.assets[row].sha256 for row in alive]
+        )
+        return [int(row) for row in alive[~have]]
 
     def segment(self) -> None:
         """Turns assets that are still alive into clips."""
         stage = self.recipe.stages[self.recipe.segmenter]
-        assert isinstance(stage, Segmenter)
         ledger, folder = self.passes.ledger, self.segments_folder
-        alive = np.flatnonzero(self.asset_decisions.alive)
-        have = ledger.has(folder, [self.assets[row].sha256 for row in alive])
-        missing = alive[~have]
-        if len(missing):
-            reader = TrackReader(ledger, self.passes.tracks_folder(stage.name))
+        self._end_unjudged()
+        missing = self._unsegmented()
+        if missing:
+            heard = Heard(self)
             rows = []
-            for place in reader.sorted_by_file([self.assets[row].sha256 for row in missing]):
+            for place in heard.sorted([self.assets[row].sha256 for row in missing]):
                 asset = self.assets[missing[place]]
                 whole = self.asset_decisions.units.clips[missing[place]]
                 with self.clock.of(stage.name), naming(stage.name, asset.path):
-                    found = stage.segment(reader[asset.sha256], whole, self.infos[asset.sha256])
+                    tracks = heard.tracks(asset.sha256)
+                    found = self.segmenter.segment(tracks, whole, self.infos[asset.sha256])
                     if not found:
                         raise ValueError("segment() made no clip of a live asset")
                 rows += [clip_row(asset.sha256, clip) for clip in found]
@@ -312,10 +338,71 @@ class Level:
         table = ledger.table(folder)
         of_asset = clips_from(table, self.recipe.kind) if table is not None else {}
         named = sorted(
-            (clip.id, clip) for row in alive for clip in of_asset.get(self.assets[row].sha256, ())
+            (clip.id, clip)
+            for row in np.flatnonzero(self.asset_decisions.alive)
+            for clip in of_asset.get(self.assets[row].sha256, ())
         )
         units = Units([name for name, _ in named], [clip for _, clip in named], self.lean)
         self.clip_decisions = Decisions.start(units)
+
+    # What a model is asked -------------------------------------------------------------------
+
+    @property
+    def judge(self) -> BoundaryJudge | None:
+        """The stage that is asked about boundaries between shots, if the segmenter wants it."""
+        return next((s for s in self.listened if isinstance(s, BoundaryJudge)), None)
+
+    def unjudged(self) -> list[tuple[Asset, list[int]]]:
+        """Assets without clips yet, with their boundaries that nobody was asked about."""
+        if self.judge is None:
+            return []
+        heard = Heard(self)
+        missing = self._unsegmented()
+        names = [self.assets[row].sha256 for row in missing]
+        work = []
+        for place in heard.sorted(names):
+            tracks = heard.tracks(names[place])
+            known = {frame for frame, _ in heard.answers.get(names[place], ())}
+            found = self.segmenter.boundaries(tracks, self.infos[names[place]])
+            if rest := [frame for frame in found if frame not in known]:
+                work.append((self.by_id[names[place]], rest))
+        return sorted(work, key=lambda item: item[0].sha256)
+
+    def ask(self, work: Sequence[tuple[Asset, list[int]]], advance: Advance) -> None:
+        """Asks the judge about boundaries of some assets, and commits what it says."""
+        judge, rows = self.judge, []
+        assert isinstance(judge, BoundaryJudge)
+        assert isinstance(judge, Stage)
+        reader = TrackReader(self.passes.ledger, self.passes.tracks_folder(judge.name))
+        spans = dict(zip(self.by_id, self.asset_decisions.units.clips, strict=True))
+        try:
+            with judge.judging() as said:
+                for asset, frames in work:
+                    try:
+                        with self.clock.of(judge.name), naming(judge.name, asset.path):
+                            found = said(reader[asset.sha256], spans[asset.sha256], frames)
+                    except MediaError as error:
+                        self.passes.transient[judge.name, asset.sha256] = str(error)
+                    else:
+                        rows += [
+                            {"unit": asset.sha256, "frame": frame, "same": same}
+                            for frame, same in sorted(found.items())
+                        ]
+                    advance(1)
+        finally:
+            batch = Batch()
+            batch.add(answers_folder(self), rows_table(rows, ANSWERS))
+            self.passes.ledger.commit(batch)
+
+    def _end_unjudged(self) -> None:
+        """Ends assets about which there was no answer; the next run asks again."""
+        judge = self.judge
+        if not isinstance(judge, Stage):
+            return
+        for row, unit in enumerate(self.asset_decisions.units.ids):
+            if (message := self.passes.transient.get((judge.name, unit))) is not None:
+                verdict = Verdict(Outcome.FAILED, "transient", detail=message)
+                self.asset_decisions.end(row, self.recipe.stages[0].name, verdict)
 
     def kept(self) -> list[Clip]:
         decisions = self.clips

@@ -280,6 +280,7 @@ class Packer:
                     "cut": proven,
                     "facts": facts,
                 }
+                | ({"shots": clip.shots} if clip.kind == Kind.VIDEO else {})
                 | ({"manifest": given} if given else {}),
             )
             advance(1)

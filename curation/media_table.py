@@ -39,6 +39,8 @@ CLIPS = pa.schema(
         ("origin_pts", pa.int64()),
         ("start_frame", pa.int64()),
         ("end_frame", pa.int64()),
+        ("cut_frames", pa.list_(pa.int64())),
+        ("cut_pts", pa.list_(pa.int64())),
     ]
 )
 
@@ -94,15 +96,24 @@ def clip_row(unit: str, clip: Clip) -> dict[str, object]:
         "origin_pts": clip.origin_pts,
         "start_frame": clip.start_frame,
         "end_frame": clip.end_frame,
+        "cut_frames": [frame for frame, _ in clip.cuts],
+        "cut_pts": [pts for _, pts in clip.cuts],
     }
 
 
 def clips_from(table: pa.Table, kind: Kind) -> dict[str, list[Clip]]:
     """Clips of each asset of a kind, in order."""
+    there = set(table.schema.names)  # runs of earlier versions have no cuts
     ours = table.filter(pc.equal(table["kind"], str(kind)))
-    columns = [ours[name].to_pylist() for name in CLIPS.names if name != "kind"]
+    columns = [
+        ours[name].to_pylist() if name in there else [None] * len(ours)
+        for name in CLIPS.names
+        if name != "kind"
+    ]
     found: dict[str, dict[str, Clip]] = {}
-    for unit, clip_id, start, end, base, origin, first, last in zip(*columns, strict=True):
+    for unit, clip_id, start, end, base, origin, first, last, frames, pts in zip(
+        *columns, strict=True
+    ):
         found.setdefault(unit, {})[clip_id] = Clip.known(
             clip_id,
             asset=unit,
@@ -113,6 +124,7 @@ def clips_from(table: pa.Table, kind: Kind) -> dict[str, list[Clip]]:
             origin_pts=origin,
             start_frame=first,
             end_frame=last,
+            cuts=tuple(zip(frames, pts, strict=True)) if frames else (),
         )
     in_order = attrgetter("start_pts", "end_pts")
     return {unit: sorted(clips.values(), key=in_order) for unit, clips in found.items()}

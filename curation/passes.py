@@ -67,9 +67,14 @@ class Passes:
     workers: Crew = field(default_factory=lambda: Workers(0))
     clock: Clock = field(default_factory=Clock)
     transient: dict[tuple[str, str], str] = field(default_factory=dict)
+    fact_keys: dict[str, str] = field(default_factory=dict)
+
+    def fact_key(self, stage: str) -> str:
+        """Key of a stage's facts: that of its measurement, but for a Segmenter (Level)."""
+        return self.fact_keys.get(stage, self.keys[stage])
 
     def facts_folder(self, stage: str) -> str:
-        return f"ledger/facts/{stage}/{self.keys[stage]}"
+        return f"ledger/facts/{stage}/{self.fact_key(stage)}"
 
     def tracks_folder(self, stage: str) -> str:
         return f"tracks/{stage}/{self.keys[stage]}" if stage != DECODE else self.decode_tracks

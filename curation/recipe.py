@@ -252,6 +252,13 @@ def check(recipe: Recipe) -> None:
             f"recipe {recipe.kind} ends with {where[-1]}; its last stage must be Cut, which turns "
             "survivors into files. Add Cut() at the end."
         )
+    segmenter = stages[segmenters[0]]
+    listens = segmenter.listens() if isinstance(segmenter, Segmenter) else {}
+    for name in (name for name, needed in listens.items() if needed and name not in recipe.names):
+        raise RecipeError(
+            f"{where[segmenters[0]]} joins shots by what {name} finds, which recipe {recipe.kind} "
+            f"lacks. Add {name}() to it, or set {segmenter.name}.join=none."
+        )
     first_measured: dict[str, int] = {}
     providers = {fact.name: s.name for s in stages for fact in s.adds}
     for i, stage in enumerate(stages):

@@ -36,9 +36,11 @@ from reelmill.curation.recipe import Recipe, override
 from reelmill.curation.video.blockiness import Blockiness
 from reelmill.curation.video.blur import Blur
 from reelmill.curation.video.camera import Camera
+from reelmill.curation.video.continuity import Continuity
 from reelmill.curation.video.detail import Detail
 from reelmill.curation.video.exposure import Exposure
 from reelmill.curation.video.freeze import Freeze
+from reelmill.curation.video.highlight import Highlight
 from reelmill.curation.video.interlace import Interlace
 from reelmill.curation.video.letterbox import Letterbox
 from reelmill.curation.video.motion import Motion
@@ -165,4 +167,5 @@ def audio() -> Recipe:
 
 
 KNOWN = {stage.name: type(stage)() for make in (video, image, audio) for stage in make().stages}
-KNOWN[SphinxTranscript.__name__] = SphinxTranscript()  # slow and English only: by choice
+# By choice: slow, for later stages of training, or with models that a person brings.
+KNOWN |= {stage.name: stage for stage in (SphinxTranscript(), Continuity(), Highlight())}

@@ -101,7 +101,7 @@ def _kind(level: Level) -> KindRecord:
     stages = tuple(
         StageRecord(
             name=stage.name,
-            key=level.passes.keys[stage.name],
+            key=level.passes.fact_key(stage.name),
             level="asset" if stage in level.asset_stages else "clip",
             fields=stage.measuring(),
             bounds={

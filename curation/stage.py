@@ -194,6 +194,10 @@ class FrameStage(Stage):
     @abstractmethod
     def open(self, info: MediaInfo) -> FrameAnalyser: ...
 
+    def open_with(self, info: MediaInfo, weights: WeightsStore) -> FrameAnalyser:
+        """As `open`, for a stage that has weights of its own to find."""
+        return self.open(info)
+
     @abstractmethod
     def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
         """Facts of a unit, from the asset's tracks. Cheap and pure."""
@@ -223,9 +227,40 @@ class AudioStage(Stage):
 class Segmenter(ABC):
     """Mixed into the one FrameStage or AudioStage of a recipe that turns assets into clips."""
 
+    def listens(self) -> Mapping[str, bool]:
+        """Names of other stages whose tracks `segment` reads; whether a recipe must have them.
+
+        They are in `tracks` as `Stage:track`, those of a BoundaryJudge as `Stage:same`.
+        """
+        return {}
+
+    def knobs(self) -> dict[str, Any]:
+        """The decisions that `segment` reads: bounds on no fact. Facts of clips depend on them."""
+        bounds = self.bounds().items() if isinstance(self, Stage) else ()
+        return {name: bound.value for name, bound in bounds if not bound.fact}
+
+    def boundaries(self, tracks: Tracks, info: MediaInfo) -> list[int]:
+        """First frames of the shots of an asset but the first, for a BoundaryJudge to look at."""
+        return []
+
     @abstractmethod
     def segment(self, tracks: Tracks, whole: Clip, info: MediaInfo) -> list[Clip]:
         """Clips of an asset in order. Cheap and pure: reads tracks and this stage's bounds."""
+
+
+Judge = Callable[[Tracks, Clip, Sequence[int]], Mapping[int, bool]]
+
+
+class BoundaryJudge(ABC):
+    """Mixed into a FrameStage that can say whether what follows a boundary goes on with a scene."""
+
+    @abstractmethod
+    def judging(self) -> AbstractContextManager[Judge]:
+        """A function from an asset's tracks, its whole span and some boundaries to a word on each.
+
+        Answers are kept in the ledger, under this stage's key, and never asked for twice. The
+        function raises a transient MediaError when it gets none.
+        """
 
 
 class ClipMedia(Protocol):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 
 MICRO = 1_000_000
 
@@ -91,7 +92,8 @@ class Clip:
     `origin_pts` is the pts of the asset's first frame: ids count microseconds from there, so that
     a container's start offset does not leak into them. [start_frame, end_frame) are indices in
     decoding order (video; 0 and 1 for an image; sample numbers for audio, where time_base is
-    1/rate). An image has no length: start_pts = end_pts = 0.
+    1/rate). An image has no length: start_pts = end_pts = 0. cuts: where it holds several shots,
+    the first frame of each but the first, and its pts.
     """
 
     asset: str
@@ -102,6 +104,7 @@ class Clip:
     origin_pts: int
     start_frame: int
     end_frame: int
+    cuts: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def known(cls, clip_id: str, **span: object) -> Clip:
@@ -129,6 +132,19 @@ class Clip:
     def seconds(self) -> float:
         base = self.time_base
         return (self.end_pts - self.start_pts) * base.numerator / base.denominator
+
+    @property
+    def shots(self) -> list[dict[str, float]]:
+        """Its shots in order: start and end in seconds and in frames of the clip itself."""
+        marks = [(self.start_frame, self.start_pts), *self.cuts, (self.end_frame, self.end_pts)]
+        places = [
+            (f - self.start_frame, round(float((p - self.start_pts) * self.time_base), 6))
+            for f, p in marks
+        ]
+        return [
+            {"start_s": a[1], "end_s": b[1], "start_frame": a[0], "end_frame": b[0]}
+            for a, b in pairwise(places)
+        ]
 
     @cached_property
     def id(self) -> str:

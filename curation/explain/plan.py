@@ -261,6 +261,7 @@ class _Planner:
             level.decide(stage)
         if not decoded:
             self._decode(level)
+        self._boundaries(level)
         level.segment()
         for stage in level.clip_stages:
             if isinstance(stage, FrameStage | AudioStage):
@@ -294,7 +295,11 @@ class _Planner:
             self.lacking[stage.name] = {asset for asset, _ in missing}
             have = alive - len(missing)
             self._stage(level.recipe.kind, stage.name, "asset", missing, have, "tracks")
-        before_clips = (*level.asset_stages, level.recipe.stages[level.recipe.segmenter])
+        before_clips = (
+            *level.asset_stages,
+            level.recipe.stages[level.recipe.segmenter],
+            *level.listened,
+        )
         decoded = self.ledger.units(level.passes.decoded_folder)
         waiting = {
             asset.sha256
@@ -306,6 +311,14 @@ class _Planner:
             if asset.sha256 in waiting:
                 level.asset_decisions.alive[row] = False
         level.after_decode()
+
+    def _boundaries(self, level: Level) -> None:
+        """Assets whose shots a model has to be asked about; they wait until then."""
+        unasked = {asset.sha256 for asset, _ in level.unjudged()}
+        self.waiting += len(unasked)
+        for row, asset in enumerate(level.assets):
+            if asset.sha256 in unasked:
+                level.asset_decisions.alive[row] = False
 
     def _cut(self, level: Level) -> None:
         kind = level.recipe.kind

@@ -18,7 +18,7 @@ import duckdb
 
 from reelmill.curation.cut import SUFFIX, CutSettings, cut
 from reelmill.curation.explain.verdict_table import Row, VerdictTable
-from reelmill.curation.media_table import CLIPS, MEDIA, clips_from, info_from, whole_clip
+from reelmill.curation.media_table import MEDIA, clips_from, info_from, whole_clip
 from reelmill.curation.preview import make_preview
 from reelmill.curation.run_record import KindRecord
 from reelmill.curation.workers import Workers
@@ -159,7 +159,7 @@ class _Media:
         kind = Kind(reject.kind)
         if kind not in self._clips:
             table = self._ledger.table(self.record.kinds[kind].segments)
-            found = clips_from(table.select(CLIPS.names), kind) if table is not None else {}
+            found = clips_from(table, kind) if table is not None else {}
             self._clips[kind] = {clip.id: clip for clips in found.values() for clip in clips}
         if reject.level == "clip":
             return self._clips[kind].get(reject.unit)
