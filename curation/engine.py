@@ -32,7 +32,7 @@ from reelmill.curation.recipe import Recipe, check, load_yaml, override
 from reelmill.curation.recipes import KNOWN, audio, image, video
 from reelmill.curation.removals import removed_assets
 from reelmill.curation.result import CurateResult
-from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
+from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage, Segmenter
 from reelmill.curation.workers import Limits, Workers
 from reelmill.datasets.ingest.find import find_sources
 from reelmill.datasets.ingest.remote import Rules
@@ -184,6 +184,9 @@ class Curation:
                     if stage.name not in stages:
                         stages.append(stage.name)
                     gate = [n for n, b in stage.bounds().items() if b.fact and b.value is not None]
+                    cutter = recipe.stages[recipe.segmenter]
+                    if isinstance(cutter, Segmenter) and cutter.listens().get(stage.name):
+                        gate.append(f"what {cutter.name} joins shots by")
                     free = self.options.allow_missing or stage.resources.optional
                     if gate and not free:
                         raise WeightsError(
@@ -234,7 +237,7 @@ class Curation:
         for kind, assets, infos in self._sort(probing):
             keys = {name: key_of(part) for name, part in parts[kind].items()}
             passes = Passes(self.ledger, keys, probing.decode_key, self.workers)
-            passes.transient = probing.transient
+            passes.transient, passes.weights = probing.transient, self.weights
             self.levels[kind] = Level(self.recipes[kind], passes, assets, infos)
         for level in self.levels.values():
             yield from self._measure(level)

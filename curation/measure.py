@@ -119,10 +119,18 @@ def measure_file(stage: AssetStage, asset: Asset, info: MediaInfo) -> Found:
     return found
 
 
-def decode_file(asset: Asset, info: MediaInfo, stages: Sequence[MediaStage]) -> Found:
+def decode_file(
+    asset: Asset,
+    info: MediaInfo,
+    stages: Sequence[MediaStage],
+    weights: WeightsStore | None = None,
+) -> Found:
     """The one shared decode of a file: tracks of all stages, and a row of the DECODED table."""
     viewing = Viewing(
-        [s for s in stages if isinstance(s, FrameStage)], info, partial(naming, path=asset.path)
+        [s for s in stages if isinstance(s, FrameStage)],
+        info,
+        partial(naming, path=asset.path),
+        weights,
     )
     audio_stages = [(s, s.open(info)) for s in stages if isinstance(s, AudioStage)]
     spent = {stage.name: 0.0 for stage, _ in audio_stages}

@@ -25,7 +25,7 @@ from reelmill.curation.measure import (
     probe_file,
 )
 from reelmill.curation.media_table import DECODED, MEDIA
-from reelmill.curation.stage import AssetStage, ClipStage, WeightsStore
+from reelmill.curation.stage import AssetStage, ClipStage, Resources, WeightsStore
 from reelmill.curation.units import facts_schema
 from reelmill.curation.workers import Lost, Workers
 from reelmill.datasets.ledger import Batch, Ledger, rows_table
@@ -68,6 +68,7 @@ class Passes:
     clock: Clock = field(default_factory=Clock)
     transient: dict[tuple[str, str], str] = field(default_factory=dict)
     fact_keys: dict[str, str] = field(default_factory=dict)
+    weights: WeightsStore | None = None
 
     def fact_key(self, stage: str) -> str:
         """Key of a stage's facts: that of its measurement, but for a Segmenter (Level)."""
@@ -127,7 +128,13 @@ class Passes:
         advance: Advance,
     ) -> None:
         """Decodes each asset once for the stages that lack its tracks, and commits the group."""
-        found = self.workers.map(decode_file, assets, name=lambda i: assets[i][0].path)
+        stages = {stage.name: stage for _, _, some in assets for stage in some}
+        found = self.workers.map(
+            decode_file,
+            [(*item, self.weights) for item in assets],
+            name=lambda i: assets[i][0].path,
+            needs=together([stage.resources for stage in stages.values()]),
+        )
         with self.committing(self.decoded_folder, DECODED) as batch:
             for (asset, _, _), one in zip(assets, found, strict=True):
                 batch.rows += self.note(DECODE, asset.sha256, one, batch)
@@ -188,6 +195,15 @@ class Passes:
             yield batch
         finally:
             batch.commit(self.ledger)
+
+
+def together(resources: Sequence[Resources]) -> Resources:
+    """What a worker takes that holds several stages at once: the most that any asks for."""
+    return Resources(
+        cpus=max((one.cpus for one in resources), default=1.0),
+        gpus=max((one.gpus for one in resources), default=0.0),
+        memory_gb=max((one.memory_gb for one in resources), default=0.5),
+    )
 
 
 @dataclass

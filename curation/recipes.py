@@ -33,11 +33,14 @@ from reelmill.curation.lips.faces import Faces
 from reelmill.curation.lips.talking import Talking
 from reelmill.curation.near_duplicate import NearDuplicate
 from reelmill.curation.recipe import Recipe, override
+from reelmill.curation.semantic_duplicate import SemanticDuplicate
+from reelmill.curation.video.aesthetic import Aesthetic
 from reelmill.curation.video.blockiness import Blockiness
 from reelmill.curation.video.blur import Blur
 from reelmill.curation.video.camera import Camera
 from reelmill.curation.video.continuity import Continuity
 from reelmill.curation.video.detail import Detail
+from reelmill.curation.video.embedding import Embedding
 from reelmill.curation.video.exposure import Exposure
 from reelmill.curation.video.freeze import Freeze
 from reelmill.curation.video.highlight import Highlight
@@ -168,4 +171,5 @@ def audio() -> Recipe:
 
 KNOWN = {stage.name: type(stage)() for make in (video, image, audio) for stage in make().stages}
 # By choice: slow, for later stages of training, or with models that a person brings.
-KNOWN |= {stage.name: stage for stage in (SphinxTranscript(), Continuity(), Highlight())}
+_CHOICE = (SphinxTranscript(), Continuity(), Highlight(), Embedding(), Aesthetic())
+KNOWN |= {stage.name: stage for stage in (*_CHOICE, SemanticDuplicate())}

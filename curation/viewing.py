@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from reelmill.curation.pulse import beat
-from reelmill.curation.stage import FrameAnalyser, FrameStage
+from reelmill.curation.stage import FrameAnalyser, FrameStage, WeightsStore
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 
 BATCH = 32  # frames
@@ -27,12 +27,22 @@ class Viewing:
     look at the picture as coded are shown each frame at once, since a kept one would hold a large
     picture of the decoder's.
 
-    guard: what each stage runs in, by its name. seconds: spent by each stage so far.
+    guard: what each stage runs in, by its name. weights: where stages find theirs. seconds: spent
+    by each stage so far.
     """
 
-    def __init__(self, stages: Sequence[FrameStage], info: MediaInfo, guard: Guard) -> None:
+    def __init__(
+        self,
+        stages: Sequence[FrameStage],
+        info: MediaInfo,
+        guard: Guard,
+        weights: WeightsStore | None = None,
+    ) -> None:
         self._guard = guard
-        self._analysers = {stage.name: stage.open(info) for stage in stages}
+        self._analysers = {
+            stage.name: stage.open(info) if weights is None else stage.open_with(info, weights)
+            for stage in stages
+        }
         self._coded = [stage.name for stage in stages if stage.coded]
         self._small = [stage.name for stage in stages if not stage.coded]
         self._kept: list[Frame] = []

@@ -224,6 +224,13 @@ _ENTRIES = (
         ),
     ),
     WeightsEntry(
+        name="vision",
+        what="Any CLIP, SigLIP or DINOv2 of transformers, in safetensors: embeddings of pictures",
+        licence="that of the model",
+        source="https://huggingface.co/openai/clip-vit-large-patch14",
+        needs=("config.json", "preprocessor_config.json", "model.safetensors"),
+    ),
+    WeightsEntry(
         name="brisque",
         what="BRISQUE: no-reference image quality, SVR model and ranges of OpenCV",
         licence="Apache-2.0",
