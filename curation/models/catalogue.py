@@ -224,6 +224,13 @@ _ENTRIES = (
         ),
     ),
     WeightsEntry(
+        name="transnetv2",
+        what="TransNetV2: cuts, fades and dissolves, in its PyTorch form",
+        licence="MIT",
+        source="https://github.com/soCzech/TransNetV2",
+        either=("transnetv2-pytorch-weights.pth", "transnetv2.safetensors"),
+    ),
+    WeightsEntry(
         name="vision",
         what="Any CLIP, SigLIP or DINOv2 of transformers, in safetensors: embeddings of pictures",
         licence="that of the model",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
@@ -30,8 +31,10 @@ from reelmill.curation.stage import (
     FrameAnalyser,
     FrameStage,
     NotApplicable,
+    Resources,
     Segmenter,
     Tracks,
+    WeightsStore,
     at_least,
     below,
     knob,
@@ -48,6 +51,7 @@ from reelmill.curation.video.segments import (
 )
 from reelmill.datasets.media.decode import DecodeSummary, Frame, MediaInfo
 from reelmill.datasets.sample import Clip, Kind
+from reelmill.errors import WeightsError
 
 # Of PySceneDetect 0.7.2, but for adaptive, which is 3.0 there (see Shots).
 THRESHOLDS = {
@@ -56,7 +60,10 @@ THRESHOLDS = {
     "hash": 0.35,  # share of the bits of a perceptual hash
     "histogram": 0.2,  # 1 - correlation of luma histograms
     "threshold": 12.0,  # mean of B, G, R: cuts amid fades to black
+    "transnetv2": 0.5,  # likelihood of a network, its authors' own
 }
+TRANSNET = "transnetv2"
+SMALL = (48, 27)  # width and height that the network takes
 CHANGES = frozenset(THRESHOLDS) - {"threshold"}
 
 
@@ -67,7 +74,8 @@ JOINS = {"none": "", "embedding": "Embedding", "model": "Continuity"}  # the sta
 class Shots(FrameStage, Segmenter):
     """Cuts an asset into shots, joins those of one scene, and splits what is too long.
 
-    detector: `content`, `adaptive`, `hash`, `histogram` or `threshold`, of PySceneDetect 0.7.2.
+    detector: `content`, `adaptive`, `hash`, `histogram` or `threshold`, of PySceneDetect 0.7.2, or
+        `transnetv2`, a network that sees fades and dissolves too, and wants its weights.
         Adaptive by default: by PySceneDetect's own benchmark it has the better F1 (BBC 91.6 against
         86.7, AutoShot 73.9 against 69.3), and content sees no cut in black and white.
     threshold: of that detector; None is PySceneDetect's own, but 3.2 for adaptive: at its 3.0,
@@ -128,13 +136,34 @@ class Shots(FrameStage, Segmenter):
         found = {"Voice": False} if self.avoid_speech.value else {}
         return found | ({JOINS[self.join]: True} if JOINS[self.join] else {})
 
+    @property
+    def resources(self) -> Resources:  # type: ignore[override]
+        return Resources(memory_gb=1.5, weights=(TRANSNET,)) if self._learnt else Resources()
+
+    @property
+    def _learnt(self) -> bool:
+        return self.detector == TRANSNET
+
+    def open_with(self, info: MediaInfo, weights: WeightsStore) -> FrameAnalyser:
+        if not self._learnt:
+            return self.open(info)
+        folder = weights.path(TRANSNET)
+        if folder is None:  # a film cannot be left uncut
+            raise WeightsError(
+                f"Shots.detector is {TRANSNET}, whose weights are absent. Put them under --weights "
+                "DIR or REELMILL_WEIGHTS, or choose another detector."
+            )
+        return _Likelihoods(folder)
+
     def open(self, info: MediaInfo) -> FrameAnalyser:
+        assert not self._learnt, "open_with knows where weights are"
         if self.detector in ("content", "adaptive"):
             return _ContentScores()
         return _OwnScores(self.detector)
 
     def facts(self, tracks: Tracks, clip: Clip, info: MediaInfo) -> Facts:
-        inner = tracks["score"][clip.start_frame + 1 : clip.end_frame]
+        first = clip.start_frame + (not self._learnt)  # a network marks the frame before a cut
+        inner = tracks["score"][first : first + clip.end_frame - clip.start_frame - 1]
         change: float | NotApplicable = NotApplicable("a single frame")
         if self.detector not in CHANGES:
             change = NotApplicable("this detector looks at brightness, not at change")
@@ -160,8 +189,12 @@ class Shots(FrameStage, Segmenter):
         shortest = float(self.min_shot_seconds.value or 0.0)
         limit = self.threshold.value
         limit = THRESHOLDS[self.detector] if limit is None else limit
+        if self._learnt:
+            return _spaced(first_frames(scores, limit), pts * float(time_base), shortest)
         if self.detector in ("hash", "histogram"):
-            return _spaced(np.flatnonzero(scores >= limit), pts * float(time_base), shortest)
+            return _spaced(
+                np.flatnonzero(scores >= limit).tolist(), pts * float(time_base), shortest
+            )
         if self.detector == "threshold":
             fades = ThresholdDetector(threshold=int(limit), min_scene_len=shortest)
             clock = (FrameTimecode(i, fps=rate) for i in range(len(pts)))
@@ -249,6 +282,28 @@ class _ContentScores:
         return _tracks(self._scores, summary)
 
 
+class _Likelihoods:
+    """TransNetV2's, of the frames at its own size."""
+
+    def __init__(self, folder: Path):
+        from reelmill.curation.models.transnet import Windows, loaded  # loads torch
+
+        self._windows = Windows(loaded(folder))
+
+    def frame(self, frame: Frame) -> None:
+        small = cv2.resize(frame.bgr, SMALL, interpolation=cv2.INTER_AREA)
+        self._windows.push(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
+
+    def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
+        return _tracks(self._windows.finish().tolist(), summary)
+
+
+def first_frames(likely: np.ndarray, threshold: float) -> list[int]:
+    """Where shots begin, but the first: after each run of frames above the threshold."""
+    above = likely > threshold
+    return (np.flatnonzero(above[:-1] & ~above[1:]) + 1).tolist()
+
+
 class _OwnScores:
     """Scores of the other detectors, as PySceneDetect itself notes them."""
 
@@ -321,11 +376,11 @@ def _replay(detector: Any, clock: Iterable[FrameTimecode], scores: np.ndarray) -
     return sorted(found - {0})
 
 
-def _spaced(frames: np.ndarray, seconds: np.ndarray, shortest: float) -> list[int]:
+def _spaced(frames: Sequence[int], seconds: np.ndarray, shortest: float) -> list[int]:
     """Of these frames, each that comes at least `shortest` after the last one taken."""
     taken: list[int] = []
     last = seconds[0]
-    for i in frames.tolist():
+    for i in frames:
         if i > 0 and seconds[i] - last >= shortest:
             taken.append(i)
             last = seconds[i]
