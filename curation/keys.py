@@ -41,11 +41,11 @@ class _Strip(ast.NodeTransformer):
         """Expressions hold no statements, and so neither docstrings nor imports."""
         return node if isinstance(node, ast.expr) else super().visit(node)
 
-    def visit_Import(self, node: ast.Import) -> ast.Import:  # noqa: N802
+    def visit_Import(self, node: ast.Import) -> ast.Import:
         self.imports.update(alias.name for alias in node.names)
         return node
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
         self.imports.update([node.module] if node.module else [])
         return node
 

@@ -70,7 +70,8 @@ class Ledger:
         self.workspace = workspace
         self._checked: set[str] = set()
         self._held: tuple[str, pa.Table | None] = ("", None)  # the folder that was read last
-        self._found: tuple[str, Names, pa.ChunkedArray, np.ndarray] | None = None  # what was looked for last
+        # What was looked for last, among which names, and where they stand.
+        self._found: tuple[str, Names, pa.ChunkedArray, np.ndarray] | None = None
         self._ahead: ReadAhead[pa.Table | None] = ReadAhead(self._read_folder)
         self._read_commits()
 
