@@ -139,7 +139,7 @@ class Counting(torch.nn.Module):
 
 @pytest.mark.parametrize("count", [1, 2, 49, 50, 51, 99, 100, 101, 260])
 def test_windows_are_those_of_the_authors(count):
-    """Oracle: their rule over all frames at once: 25 copies before, the rest behind, steps of 50."""
+    """Oracle: their rule over all frames: 25 copies before, the rest behind, steps of 50."""
     film = np.zeros((count, 27, 48, 3), np.uint8)
     film[:, 0, 0, 0], film[:, 0, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
     behind = CONTEXT + STEP - (count % STEP if count % STEP else STEP)
