@@ -2,8 +2,9 @@
 
     python benchmarks/near_duplicates.py [--signatures 100000 1000000] [--sample 500]
 
-A signature is that of a picture: a 64-bit perceptual hash and that of the mirror image, random but
-for one in fifty, which is another one's with 1 to 12 bits turned, plain or mirrored. The stage
+A signature is that of a picture: 64-bit perceptual hashes of it, of its mirror image and of its
+inner part, random but for one in fifty, where the first is another one's plain, mirrored or inner
+one with 1 to 10 bits turned. The stage
 `NearDuplicate` finds the pairs and picks the losers. Every hash of a sample is then compared with
 every other, and all pairs found so must be among the stage's.
 
@@ -22,28 +23,26 @@ from fractions import Fraction
 
 import numpy as np
 
-from reelmill.curation.near_duplicate import NearDuplicate
+from reelmill.curation.near_duplicate import HASHES, NearDuplicate
 from reelmill.curation.stage import FactTable
 from reelmill.datasets.sample import Clip, Kind
 
-MOST = 12  # bits
+MOST = 10  # bits, NearDuplicate's
 
 
-def made(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes, and those of the mirror images, uint64 [count]."""
+def made(count: int, seed: int = 0) -> np.ndarray:
+    """Hashes of pictures, of their mirror images, of their inner parts: uint64 [3, count]."""
     rng = np.random.default_rng(seed)
-    plain = rng.integers(0, 2**64, count, dtype=np.uint64)
-    mirrored = rng.integers(0, 2**64, count, dtype=np.uint64)
+    hashes = rng.integers(0, 2**64, (3, count), dtype=np.uint64)
     for row in range(0, count - 1, 50):
         bits = rng.choice(64, int(rng.integers(1, MOST + 1)), replace=False)
         turned = np.uint64(sum(1 << int(bit) for bit in bits))
-        source = mirrored if row % 100 else plain
-        plain[row + 1] = source[row] ^ turned
-    return plain, mirrored
+        hashes[0, row + 1] = hashes[row // 50 % 3, row] ^ turned
+    return hashes
 
 
-def table(plain: np.ndarray, mirrored: np.ndarray) -> FactTable:
-    count = len(plain)
+def table(hashes: np.ndarray) -> FactTable:
+    count = hashes.shape[1]
     clips = [
         Clip(f"{n:064x}", Kind.IMAGE, 0, 0, Fraction(1), 0, 0, 1) for n in _ids(count).tolist()
     ]
@@ -51,8 +50,11 @@ def table(plain: np.ndarray, mirrored: np.ndarray) -> FactTable:
     return FactTable(
         clips,
         {
-            "phash": np.array([f"{h:016x}" for h in plain.tolist()], object),
-            "phash_mirrored": np.array([f"{h:016x}" for h in mirrored.tolist()], object),
+            **{
+                name: np.array([f"{h:016x}" for h in row.tolist()], object)
+                for name, row in zip(HASHES, hashes, strict=True)
+            },
+            "phash_ms": np.full(count, "000000", object),
             "source_pixels": rng.integers(1e5, 1e7, count).astype(np.float64),
             "source_bytes": rng.integers(1e4, 1e7, count).astype(np.float64),
         },
@@ -64,21 +66,24 @@ def _ids(count: int) -> np.ndarray:
     return np.array([n << 192 for n in range(1, count + 1)], object)
 
 
-def brute(plain: np.ndarray, mirrored: np.ndarray, sample: np.ndarray) -> set[tuple[int, int]]:
+def brute(hashes: np.ndarray, sample: np.ndarray) -> set[tuple[int, int]]:
     """Rows a < b of all pairs with one of the sample."""
     pairs: set[tuple[int, int]] = set()
+    plain, mirrored, inner = hashes
     for row in sample.tolist():
         near = np.bitwise_count(plain ^ plain[row]) <= MOST
         near[row + 1 :] |= np.bitwise_count(plain[row + 1 :] ^ mirrored[row]) <= MOST
         near[:row] |= np.bitwise_count(mirrored[:row] ^ plain[row]) <= MOST
+        near |= np.bitwise_count(plain ^ inner[row]) <= MOST
+        near |= np.bitwise_count(inner ^ plain[row]) <= MOST
         near[row] = False
         pairs.update((min(row, n), max(row, n)) for n in np.flatnonzero(near).tolist())
     return pairs
 
 
 def measure(count: int, sample: int) -> None:
-    plain, mirrored = made(count)
-    facts = table(plain, mirrored)
+    hashes = made(count)
+    facts = table(hashes)
     stage = NearDuplicate()
     start, cpu = time.perf_counter(), time.process_time()
     found = stage.compare(facts)
@@ -91,7 +96,7 @@ def measure(count: int, sample: int) -> None:
     pairs = set(zip(found["a"].tolist(), found["b"].tolist(), strict=True))
     rows = np.random.default_rng(2).choice(count, min(sample, count), replace=False)
     rows[: len(rows) // 2] = rows[: len(rows) // 2] // 50 * 50  # half of them have a planted copy
-    due = brute(plain, mirrored, np.unique(rows))
+    due = brute(hashes, np.unique(rows))
     recall = len(due & pairs) / len(due)
     sampled = set(rows.tolist())
     more = sum(1 for a, b in pairs if (a in sampled or b in sampled) and (a, b) not in due)

@@ -134,6 +134,10 @@ class _Planter:
             return [_hexadecimal(row) for row in self.hashes]
         if fact.name == "phash_mirrored":
             return [_hexadecimal(~row) for row in self.hashes]
+        if fact.name == "phash_inner":
+            return [_hexadecimal(row ^ np.uint64(0x5A5A_5A5A_5A5A_5A5A)) for row in self.hashes]
+        if fact.name == "phash_ms":
+            return ["".join(f"{250 * n:06x}" for n in range(HASHES_A_CLIP))] * count
         if fact.name.endswith(("_box", "_boxes")):
             corners = np.sort(self.rng.uniform(0, 1, (count, 2, 2)), axis=1).reshape(count, 4)
             return [" ".join(f"{side:.4f}" for side in box) for box in corners]

@@ -18,16 +18,20 @@ from reelmill.curation.stage import (
     TableStage,
     knob,
 )
-from reelmill.curation.video.phash import hashes_of
+from reelmill.curation.video.phash import HEX, TIME_DIGITS, hashes_of
 from reelmill.datasets.sample import Kind
 
-HEX_DIGITS = 16  # of one hash
+HASHES = ("phash", "phash_mirrored", "phash_inner")
+WAYS = ("", ", mirrored", ", cropped", ", cropped")  # how one shows what the other shows
 QUERIES = 5  # frames of a clip that candidates are looked up with, evenly spaced
 EXACT_COMPARISONS = 2e10  # up to here every pair of hashes is compared: 8 s on one core
 MOST_COMPARISONS = 1e13  # up to here all pairs are found: two million pictures, 200,000 clips
 _BATCH = 512
 _PART = 16
 _CHUNK = 1 << 21
+_FINDINGS = {"a": np.int64, "b": np.int64, "bits": np.float64, "how": np.int8} | dict.fromkeys(
+    ("first_a", "last_a", "first_b", "last_b"), np.int32
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +40,26 @@ class NearDuplicate(TableStage):
 
     Two clips are near duplicates when, over the frames of the shorter, the median of the smallest
     Hamming distance to any frame of the longer is at most `max_distance` bits of 64: so a clip is
-    found inside a longer one, and two that share half of the shorter's frames are found too. Both
-    the picture and its mirror image are tried. 12 bits: originals and their edits (re-encoded,
-    halved, with bars, cropped by a tenth, trimmed, mirrored) were at most 12 apart, different
-    sources at least 20 (8 clips and 48 edits) and, among 80 real clips, at least 14.
+    found inside a longer one, and two that share half of the shorter's frames are found too. Tried
+    are the picture as it is, its mirror image, and its inner nine tenths, which a crop leaves. 10
+    bits: over 8 real clips and 96 edits (re-encoded, halved, with bars, cropped by a tenth,
+    trimmed, mirrored, joined, sped up, coloured, with a logo) all copies but one were at most 8
+    apart, and different sources at least 16; among 87 real files, at least 12.
 
     Longer is better, then larger, then more bytes, then the lower id. Going down that order a clip
-    is rejected when it matches one already kept, so a loser always matches the clip it names.
+    is rejected when it matches one already kept, so a loser always matches the clip it names. The
+    verdict says which seconds of the one show what which seconds of the other show.
 
-    embedding: `phash`, which needs no weights. same_asset: also compare clips of one file, such as
-    the parts of a long take, which look alike but show different moments.
+    embedding: `phash`, which needs no weights (SemanticDuplicate compares by other ones).
+    same_asset: also compare clips of one file, such as the parts of a long take, which look alike
+    but show different moments.
     """
 
     kinds: ClassVar = frozenset({Kind.VIDEO, Kind.IMAGE})
-    needs: ClassVar = ("phash", "phash_mirrored", "source_pixels", "source_bytes")
+    needs: ClassVar = (*HASHES, "phash_ms", "source_pixels", "source_bytes")
     paper: ClassVar = "section 3.4, deduplication of segmented clips; of images"
     embedding: str = "phash"
-    max_distance: Bound = knob(12)
+    max_distance: Bound = knob(10)
     same_asset: bool = False
 
     def __post_init__(self) -> None:
@@ -60,9 +67,35 @@ class NearDuplicate(TableStage):
             raise ValueError("the one embedding so far is 'phash'")
 
     def compare(self, table: FactTable) -> Mapping[str, np.ndarray]:
-        """All pairs of near duplicates: rows a < b, the bits that differ, whether mirrored."""
-        a, b, bits, flipped = self._pairs(table)
-        return {"a": a, "b": b, "bits": bits, "flipped": flipped}
+        """All pairs of near duplicates, of rows a < b.
+
+        bits: that differ. how: a place in WAYS. first_a, last_a, first_b, last_b: of their hashes,
+        the first and the last that the other has too.
+        """
+        if self.max_distance.value is None or len(table) < 2:
+            return {name: np.zeros(0, dtype) for name, dtype in _FINDINGS.items()}
+        most = int(self.max_distance.value)
+        plain, mirrored, inner = (_hashes(table[name]) for name in HASHES)
+        a, b = _candidates(plain, (mirrored, inner), most)
+        if not self.same_asset:
+            assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
+            apart = assets[a] != assets[b]
+            a, b = a[apart], b[apart]
+        ways = ((plain, plain), (mirrored, plain), (inner, plain), (plain, inner))
+        bits = np.stack([distances(one, other, a, b) for one, other in ways])
+        how = bits.argmin(axis=0)
+        bits = bits.min(axis=0)
+        near = bits <= most
+        a, b, bits, how = a[near], b[near], bits[near], how[near]
+        spans = np.zeros((len(a), 4), np.int32)
+        for way, (one, other) in enumerate(ways):
+            rows = np.flatnonzero(how == way)
+            spans[rows] = _shared(one, other, a[rows], b[rows], most)
+        values = (a, b, bits, how, *spans.T)
+        return {
+            name: np.ascontiguousarray(value, dtype)
+            for (name, dtype), value in zip(_FINDINGS.items(), values, strict=True)
+        }
 
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
         if self.max_distance.value is None or len(table) < 2:
@@ -70,41 +103,24 @@ class NearDuplicate(TableStage):
         found, rows = table.findings, table.rows
         if found is None or rows is None:
             found, rows = self.compare(table), np.arange(len(table))
-        here = np.isin(found["a"], rows) & np.isin(found["b"], rows)
+        here = np.flatnonzero(np.isin(found["a"], rows) & np.isin(found["b"], rows))
         places = (np.searchsorted(rows, found[name][here]).tolist() for name in ("a", "b"))
-        said = (found[name][here].tolist() for name in ("bits", "flipped"))
-        matches: dict[int, dict[int, tuple[float, bool]]] = {}
-        for a, b, bits, flipped in zip(*places, *said, strict=True):
-            matches.setdefault(a, {})[b] = matches.setdefault(b, {})[a] = (bits, flipped)
-        return self._losers(table, matches)
-
-    def _pairs(self, table: FactTable) -> tuple[np.ndarray, ...]:
-        if self.max_distance.value is None or len(table) < 2:
-            return tuple(np.zeros(0, dtype) for dtype in (np.int64, np.int64, np.float64, bool))
-        most = int(self.max_distance.value)
-        plain, mirrored = _hashes(table["phash"]), _hashes(table["phash_mirrored"])
-        a, b = _candidates(plain, mirrored, most)
-        if not self.same_asset:
-            assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
-            apart = assets[a] != assets[b]
-            a, b = a[apart], b[apart]
-        as_is, flipped = distances(plain, plain, a, b), distances(mirrored, plain, a, b)
-        bits = np.minimum(as_is, flipped)
-        near = bits <= most
-        return a[near], b[near], bits[near], (flipped < as_is)[near]
+        matches: dict[int, dict[int, int]] = {}
+        for pair, a, b in zip(here.tolist(), *places, strict=True):
+            matches.setdefault(a, {})[b] = matches.setdefault(b, {})[a] = pair
+        return self._losers(table, matches, found)
 
     def _losers(
-        self, table: FactTable, matches: Mapping[int, Mapping[int, tuple[float, bool]]]
+        self,
+        table: FactTable,
+        matches: Mapping[int, Mapping[int, int]],
+        found: Mapping[str, np.ndarray],
     ) -> dict[int, Rejection]:
+        """matches: of a row, the rows that it matches, with the place of that pair in `found`."""
         clips = table.clips
+        pixels, size = table["source_pixels"], table["source_bytes"]
         order = sorted(
-            matches,
-            key=lambda i: (
-                -clips[i].seconds,
-                -table["source_pixels"][i],
-                -table["source_bytes"][i],
-                clips[i].id,
-            ),
+            matches, key=lambda i: (-clips[i].seconds, -pixels[i], -size[i], clips[i].id)
         )
         rank = {row: place for place, row in enumerate(order)}
         kept: set[int] = set()
@@ -115,14 +131,33 @@ class NearDuplicate(TableStage):
                 kept.add(row)
                 continue
             best = min(winners, key=rank.__getitem__)
-            bits, flipped = matches[row][best]
+            pair = matches[row][best]
+            bits = float(found["bits"][pair])
+            way = WAYS[found["how"][pair]]
+            mine, theirs = ("a", "b") if row < best else ("b", "a")
+            at = [
+                _span(table["phash_ms"][r], found, pair, s)
+                for r, s in ((row, mine), (best, theirs))
+            ]
+            shows = f"; its {at[0]} shows what {at[1]} there shows" if all(at) else ""
             rejected[row] = Rejection(
                 "near_duplicate",
                 bits,
                 f"distance > {self.max_distance.value:g}",
-                f"of {clips[best].id}{', mirrored' if flipped else ''}: {bits:g} of 64 bits differ",
+                f"of {clips[best].id}{way}: {bits:g} of 64 bits differ{shows}",
             )
         return rejected
+
+
+def _span(times: object, found: Mapping[str, np.ndarray], pair: int, side: str) -> str:
+    """The seconds between two hashes of a clip, of whose times there is a `phash_ms` fact."""
+    if not isinstance(times, str) or len(times) <= TIME_DIGITS:
+        return ""  # an image
+    first, last = (
+        int(times[place * TIME_DIGITS : (place + 1) * TIME_DIGITS], 16) / 1000
+        for place in (int(found[f"{end}_{side}"][pair]) for end in ("first", "last"))
+    )
+    return f"{first:.2f}-{last:.2f} s"
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -140,6 +175,18 @@ def distances(
     [pairs]; either order gives the same. Returns bits [pairs], float64.
     """
     bits = np.empty(len(a))
+    for rows, apart in _compared(first, second, a, b):
+        over = [np.median(apart.min(axis=axis), axis=1) for axis in (2, 1)]
+        frames = apart.shape[1:]
+        short, long_ = over if frames[0] <= frames[1] else reversed(over)
+        bits[rows] = np.minimum(short, long_) if frames[0] == frames[1] else short
+    return bits
+
+
+def _compared(
+    first: Sequence[np.ndarray], second: Sequence[np.ndarray], a: np.ndarray, b: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of equal shape at a time: their places, and the bits [pairs, m, n] of all hashes."""
     lengths = [np.array([len(hashes) for hashes in side], np.int64) for side in (first, second)]
     shapes = np.stack([lengths[0][a], lengths[1][b]], axis=1)
     for frames in np.unique(shapes, axis=0):
@@ -149,25 +196,40 @@ def distances(
                 np.stack([side[i] for i in picked[rows]])
                 for side, picked in ((first, a), (second, b))
             )
-            apart = np.bitwise_count(left[:, :, None] ^ right[:, None, :])
-            over = [np.median(apart.min(axis=axis), axis=1) for axis in (2, 1)]
-            short, long_ = over if frames[0] <= frames[1] else reversed(over)
-            bits[rows] = np.minimum(short, long_) if frames[0] == frames[1] else short
-    return bits
+            yield rows, np.bitwise_count(left[:, :, None] ^ right[:, None, :])
+
+
+def _shared(
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    a: np.ndarray,
+    b: np.ndarray,
+    most: int,
+) -> np.ndarray:
+    """int32 [pairs, 4]: first and last hash of a, and of b, within `most` bits of the other's."""
+    found = np.zeros((len(a), 4), np.int32)
+    for rows, apart in _compared(first, second, a, b):
+        for side, axis in ((0, 2), (2, 1)):
+            near = apart.min(axis=axis) <= most
+            found[rows, side] = near.argmax(axis=1)
+            found[rows, side + 1] = near.shape[1] - 1 - near[:, ::-1].argmax(axis=1)
+    return found
 
 
 def _hashes(texts: Iterable[Any]) -> list[np.ndarray]:
     """uint64 [frames] of each `phash` fact; none where there is no text."""
     known = [text if isinstance(text, str) else "" for text in texts]
     whole = hashes_of("".join(known))
-    ends = np.cumsum([len(text) // HEX_DIGITS for text in known]).tolist()
+    ends = np.cumsum([len(text) // HEX for text in known]).tolist()
     return [whole[a:b] for a, b in pairwise([0, *ends])]
 
 
 def _candidates(
-    plain: Sequence[np.ndarray], mirrored: Sequence[np.ndarray], most: int
+    plain: Sequence[np.ndarray], others: Iterable[Sequence[np.ndarray]], most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows a < b with a frame of one within `most` bits of a frame of the other, rising.
+
+    others: more hashes of the same clips, which are looked up among the plain ones too.
 
     A few frames of each clip are looked up among all frames: beyond EXACT_COMPARISONS by
     close_pairs, which finds the same, and beyond MOST_COMPARISONS by _multi_index, which finds
@@ -185,12 +247,13 @@ def _candidates(
     none = np.zeros(0, np.int64)
     if not len(index):
         return none, none
-    comparisons = 2 * len(of_query) * len(index)
+    others = list(others)
+    comparisons = (1 + len(others)) * len(of_query) * len(index)
     search = close_pairs if comparisons <= MOST_COMPARISONS else _multi_index
     search = _every_pair if comparisons <= EXACT_COMPARISONS else search
     count = len(plain)
     pairs = [none]
-    for side in (plain, mirrored):
+    for side in (plain, *others):
         queries = np.concatenate([h[c] for h, c in zip(side, chosen, strict=True)])
         same = np.array_equal(queries, index)
         asking = index if same else queries

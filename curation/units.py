@@ -185,9 +185,7 @@ class Units:
         if chosen is not None and chosen["cause"].null_count < len(chosen):
             causes, messages = (_taken(chosen[name], at) for name in ("cause", "message"))
             lost = pc.indices_nonzero(pc.is_valid(causes)).to_numpy()
-            found = zip(
-                causes.take(lost).to_pylist(), messages.take(lost).to_pylist(), strict=True
-            )
+            found = zip(causes.take(lost).to_pylist(), messages.take(lost).to_pylist(), strict=True)
             errors = dict(zip(places[lost].tolist(), found, strict=True))
         self.errors[stage.name] = errors
         for fact in stage.adds:

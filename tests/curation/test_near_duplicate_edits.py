@@ -128,8 +128,8 @@ def test_every_edit_of_real_clips_is_found_and_nothing_else(media, tmp_path):
         if i in row[2] and n != first and (min(first, n), max(first, n)) not in pairs
     ]
     assert len(due) == len(SOURCES) * 14
-    assert len(missed) <= 3, missed  # of 112: crops by a tenth and a large logo, 13 to 16 bits
-    assert {name for _, name, _ in missed} <= {"90 % crop", "logo"}
+    assert len(missed) <= 2, missed  # of 112, so that recall is at least .98
+    assert {name for _, name, _ in missed} <= {"logo"}  # a large one, 16 bits
 
     lost = NearDuplicate().select(table)
     quality = [_quality(clip, facts) for clip, facts, _, _ in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import imagehash
 import numpy as np
 import pytest
@@ -28,6 +29,25 @@ def test_bits_are_those_of_imagehash(tmp_path):
     assert [f"{h:016x}" for h in hashes_of(facts["phash"])] == [
         str(imagehash.phash(p)) for p in pictures
     ]
+
+
+def test_the_inner_hash_is_near_that_of_a_crop(tmp_path):
+    frames = np.stack([cv2.resize(f, (320, 180)) for f in moving(30)])
+    write_video(tmp_path / "a.mp4", frames, fps=15, crf=10)
+    write_video(tmp_path / "b.mp4", np.ascontiguousarray(frames[:, 8:172, 16:304]), fps=15, crf=10)
+    whole, crop = (measured(PHash(fps=2), tmp_path / name).facts for name in ("a.mp4", "b.mp4"))
+    bits = np.bitwise_count(hashes_of(whole["phash_inner"]) ^ hashes_of(crop["phash"]))
+    assert len(bits) == 4
+    assert bits.max() <= 4
+
+
+def test_times_of_the_hashes_are_those_in_the_clip(tmp_path):
+    write_video(tmp_path / "a.mp4", moving(60), fps=15)
+    phash = measured(PHash(fps=2), tmp_path / "a.mp4")
+    times = phash.facts["phash_ms"]
+    assert [int(times[i : i + 6], 16) for i in range(0, len(times), 6)] == [
+        0, 533, 1000, 1533, 2000, 2533, 3000, 3533,
+    ]  # fmt: skip
 
 
 def test_an_image_has_one_hash(tmp_path):
