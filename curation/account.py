@@ -284,6 +284,14 @@ def _notes(curation: Curation) -> list[str]:
         f"{'their' if ',' in stages else 'its'} weights {name!r} are absent."
         for name, stages in sorted(curation.absent.items())
     ]
+    chosen, selection = curation.chosen, curation.options.select
+    if selection:
+        undated = f", {chosen.undated} of them without a date" if chosen.undated else ""
+        taken = len(chosen.found.files) + len(chosen.found.remotes)
+        notes.append(
+            f"Only {selection}, beside what earlier runs took up: {taken} files; {chosen.waiting} "
+            f"wait for another run{undated}."
+        )
     again = sum(len(level.passes.transient) for level in list(curation.levels.values())[:1])
     if again:
         notes.append(f"{again} measurements failed for a passing reason; the next run tries again.")

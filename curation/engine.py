@@ -36,6 +36,7 @@ from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStag
 from reelmill.curation.workers import Limits, Workers
 from reelmill.datasets.ingest.find import find_sources
 from reelmill.datasets.ingest.remote import Rules
+from reelmill.datasets.ingest.select import Selection, choose
 from reelmill.datasets.ledger import Ledger
 from reelmill.datasets.manifest import (
     Manifest,
@@ -62,6 +63,7 @@ class CurateOptions:
     that open media, None for one a core; 0 opens them in this process (reelmill.curation.workers).
     engine: local, or ray for a cluster (reelmill.curation.engine_ray). address: of that cluster;
     None starts one on this machine, which ends with the run. ingest: what may be fetched, and how.
+    select: which of the sources' files are taken up beside those that earlier runs took up.
     """
 
     sources: tuple[str, ...]
@@ -78,6 +80,7 @@ class CurateOptions:
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     ingest: Rules = field(default_factory=Rules)
+    select: Selection = field(default_factory=Selection)
 
 
 @dataclass
@@ -129,7 +132,9 @@ class Curation:
         self.workers: Crew = self._crew()
         self.weights = Weights(options.weights)
         self.absent = self._check_weights()
-        self.found = find_sources(options.sources, skip=options.workspace, rules=options.ingest)
+        found = find_sources(options.sources, skip=options.workspace, rules=options.ingest)
+        self.chosen = choose(found, options.select, options.workspace, options.ingest)
+        self.found = self.chosen.found
         self.files = self.found.files
         self.workspace: Workspace = open_workspace(options.workspace)
         self.run = run_id(self.workspace)

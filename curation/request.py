@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reelmill.datasets.ingest.remote import shown
+from reelmill.datasets.ingest.select import Selection
 from reelmill.datasets.manifest import printable
 from reelmill.datasets.sample import Kind
 from reelmill.datasets.workspace import commit_bytes
@@ -48,6 +50,16 @@ class Request(BaseModel):
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     ingest: dict[str, Any] = {}
+    only: tuple[str, ...] = ()
+    since: str | None = None
+    until: str | None = None
+    date_column: str | None = None
+
+    @property
+    def select(self) -> Selection:
+        """What the run took up of its sources."""
+        since, until = (day and date.fromisoformat(day) for day in (self.since, self.until))
+        return Selection(self.only, since or None, until or None, self.date_column or "")
 
     def moved(self, workspace: Path, bounds: Sequence[str]) -> dict[str, Any]:
         """Parameters of the run that decides anew, with `bounds` (Stage.field=value) besides.
@@ -89,6 +101,10 @@ def save_request(options: CurateOptions, run: Path) -> None:
         engine=options.engine,
         address=options.address,
         ingest=asdict(options.ingest),
+        only=tuple(printable(whole(place)) for place in options.select.only),
+        since=options.select.since.isoformat() if options.select.since else None,
+        until=options.select.until.isoformat() if options.select.until else None,
+        date_column=options.select.column or None,
     )
     commit_bytes(run / FILE, (request.model_dump_json(indent=1) + "\n").encode())
 

@@ -28,6 +28,7 @@ from reelmill.flows.tasks import run_task
 
 APPROVED, REJECTED = "reelmill.data.approved", "reelmill.data.rejected"
 MOVED = "reelmill.bounds.moved"
+SELECTION = ("only", "since", "until", "date_column")
 
 
 @flow(name="approve", flow_run_name="{decision} run {run} of {workspace}", retries=0)
@@ -86,11 +87,13 @@ def approve(
 
 def _again(root: Path, run: str, bounds: list[str]) -> dict[str, Any]:
     """Parameters of the run that decides anew, tried on a Curation so that none is wrong."""
-    given = read_request(approval.run_folder(root, run)).moved(root, bounds)
+    request = read_request(approval.run_folder(root, run))
+    given = request.moved(root, bounds)
     named: dict[str, Any] = {"workspace": root}
     named["ingest"] = TypeAdapter(Rules).validate_python(given["ingest"])
     named |= {name: tuple(given[name]) for name in ("sources", "overrides")}
     if given["weights"] is not None:
         named["weights"] = Path(given["weights"])
-    Curation(CurateOptions(**given | named))
+    options = {name: value for name, value in given.items() if name not in SELECTION}
+    Curation(CurateOptions(**options | named, select=request.select))
     return given

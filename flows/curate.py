@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from pydantic import Field
 from reelmill.curation.engine import CurateOptions, Curation, Step, StepOutcome
 from reelmill.curation.result import CurateResult
 from reelmill.datasets.ingest.remote import Rules
+from reelmill.datasets.ingest.select import Selection
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
 from reelmill.flows.limit import Limit, StepTimeout, Timeout
@@ -60,6 +62,17 @@ def curate(
         str | None, Field(description="Of a Ray cluster; empty: one on this machine for the run.")
     ] = None,
     ingest: Annotated[Rules, Field(description="What may be fetched, and how.")] = Rules(),  # noqa: B008
+    only: Annotated[
+        list[str],
+        Field(description="Backfill: beginnings of paths or locations, or patterns; empty: all."),
+    ] = [],  # noqa: B006
+    since: Annotated[
+        date | None, Field(description="Backfill: first day, UTC, of a file's last change.")
+    ] = None,
+    until: Annotated[date | None, Field(description="Backfill: last day.")] = None,
+    date_column: Annotated[
+        str | None, Field(description="Column of a manifest to read the day from instead.")
+    ] = None,
     timeout: Timeout = None,
     step_timeout: StepTimeout = None,
 ) -> CurateResult:
@@ -83,6 +96,7 @@ def curate(
         engine=engine,
         address=address,
         ingest=ingest,
+        select=Selection(tuple(only), since, until, date_column or ""),
     )
     with limit.within("looking at what is asked for"):
         curation = Curation(options)

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -51,13 +52,15 @@ class Remote:
     """A file to fetch. name: for people. url: for machines; it may hold secrets.
 
     known: what its store said of it when it was listed (size, etag), None where nobody asked.
-    caption: the text that lies beside it in its store.
+    caption: the text that lies beside it in its store. written: the day of its last change (UTC),
+    as its store says.
     """
 
     name: str
     url: str = field(repr=False)
     known: tuple[int, str] | None = None
     caption: Remote | None = None
+    written: date | None = None
 
     @property
     def key(self) -> str:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -65,7 +66,8 @@ def list_store(url: str, rules: Rules, pause: Callable[[float], None] = time.sle
         if about.get("type") != "file" or any(part.startswith(".") for part in parts[1:]):
             continue
         location = f"{scheme}://{name}"
-        remotes.append(Remote(location, location, (int(about.get("size") or 0), _tag(about))))
+        known = int(about.get("size") or 0), _tag(about)
+        remotes.append(Remote(location, location, known, written=_written(about)))
     if not remotes:
         raise SourceError(f"source {shown(url)} names no object.")
     return remotes
@@ -129,6 +131,22 @@ def _tag(about: Mapping[str, Any]) -> str:
         if about.get(name):
             return f"{about[name]} {about.get('size')}"
     return ""
+
+
+def _written(about: Mapping[str, Any]) -> date | None:
+    """The day of an object's last change, UTC, as far as its store tells."""
+    for name in ("LastModified", "last_modified", "mtime", "updated"):
+        found = about.get(name)
+        try:
+            if isinstance(found, int | float):
+                return datetime.fromtimestamp(found, UTC).date()
+            if isinstance(found, str):
+                found = datetime.fromisoformat(found)
+        except (ValueError, OverflowError, OSError):
+            continue
+        if isinstance(found, datetime):
+            return (found.astimezone(UTC) if found.tzinfo else found).date()
+    return None
 
 
 @contextmanager

@@ -128,8 +128,9 @@ def test_flows_take_every_option_of_the_engine():
     from reelmill.training.encode import EncodeOptions
     from reelmill.training.generate import GenerateOptions
 
+    chosen = {"only", "since", "until", "date_column", "step_timeout"}
     for flow, options, made_by_us, in_another in (
-        (curate.curate, CurateOptions, {"command", "limits"}, {"step_timeout"}),
+        (curate.curate, CurateOptions, {"command", "limits", "select"}, chosen),
         (encode.encode, EncodeOptions, set(), set()),
         (train.train, TrainOptions, set(), {"gate"}),  # it is part of the curriculum
         (generate.generate, GenerateOptions, set(), set()),

@@ -200,7 +200,8 @@ def test_moved_bounds_start_the_run_that_decides_anew(server: Server, tmp_path: 
     work, before = tmp_path / "work", len(server.runs("curate"))
     for seed in range(3):
         noise_video(tmp_path / "media" / f"{seed}.mp4", seconds=1.0, seed=seed)
-    assert server.run("curate", **ask_for(tmp_path))["state_type"] == "COMPLETED"
+    backfill = {"only": [str(tmp_path / "media")], "since": "2000-01-01"}
+    assert server.run("curate", **backfill, **ask_for(tmp_path))["state_type"] == "COMPLETED"
     given = {"workspace": str(work), "decision": "reject", "reviewer": "R. Viewer"}
     wrong = server.run("approve", bounds=["Blur.min_shrapnel=1"], **given)
     assert wrong["state_type"] == "FAILED", wrong["state"]
@@ -212,6 +213,7 @@ def test_moved_bounds_start_the_run_that_decides_anew(server: Server, tmp_path: 
     run = server.runs("curate")[-1]
     assert server.ended(run["id"])["state_type"] == "COMPLETED"
     assert run["parameters"]["overrides"] == ["Blur.min_sharpness=1000.0"]
+    assert {name: run["parameters"][name] for name in backfill} == backfill
     first, second = reports(work)
     assert first["totals"]["clips"]["kept"]["count"] == 3
     assert second["totals"]["clips"]["rejected"]["count"] == 3

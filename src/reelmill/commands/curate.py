@@ -12,16 +12,21 @@ import typer
 from reelmill import console
 from reelmill.commands.options import (
     CacheGb,
+    DateColumn,
     FileGb,
     Json,
+    Only,
     Roots,
     Schemes,
     Settings,
+    Since,
+    Until,
     Via,
     WeightsDir,
     Workspace,
     examples,
     fetching,
+    selecting,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 EPILOG = examples(
     "reelmill curate media/ --workspace work",
     "reelmill curate films.csv s3://bucket/films https://host/a.mp4 -w work",
+    "reelmill curate s3://bucket -w work --only 's3://bucket/2026-10/' --since 2026-10-01",
     "reelmill curate 'media/**/*.mp4' -w work --recipe video --set Shots.threshold=30",
     "reelmill recipe show video > mine.yaml; reelmill curate media/ -w work --recipe mine.yaml",
     "reelmill curate /shared/media -w /shared/work --engine ray --address auto",
@@ -94,6 +100,10 @@ def curate(
     allow_scheme: Schemes = None,
     cache_gb: CacheGb = 200.0,
     file_gb: FileGb = 32.0,
+    only: Only = None,
+    since: Since = None,
+    until: Until = None,
+    date_column: DateColumn = None,
     as_json: Json = False,
 ) -> None:
     """Curates media: measures, decides, cuts what is kept, writes shards and a report.
@@ -117,6 +127,7 @@ def curate(
         engine=engine,
         address=address,
         ingest=fetching(root, allow_scheme, cache_gb, file_gb),
+        select=selecting(only, since, until, date_column),
     )
     result = through_prefect(options) if ctx.obj is Via.FLOW else directly(options)
     show(result)
@@ -160,6 +171,10 @@ def through_prefect(options: CurateOptions) -> CurateResult:
             engine=options.engine,
             address=options.address,
             ingest=options.ingest,
+            only=list(options.select.only),
+            since=options.select.since,
+            until=options.select.until,
+            date_column=options.select.column or None,
         )
 
 

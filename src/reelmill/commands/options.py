@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from reelmill import console
 
 if TYPE_CHECKING:
     from reelmill.datasets.ingest.remote import Rules
+    from reelmill.datasets.ingest.select import Selection
 
 
 class Via(Enum):
@@ -73,6 +75,43 @@ CacheGb = Annotated[
     float, typer.Option(min=0.001, help="Room for fetched files in the workspace, in GB.")
 ]
 FileGb = Annotated[float, typer.Option(min=0.001, help="Largest file that is fetched, in GB.")]
+
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="PREFIX",
+        help="Backfill: only files whose path or location begins so, or fits a pattern, beside "
+        "those that earlier runs took up. Repeatable.",
+    ),
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        formats=["%Y-%m-%d"], help="Backfill: only files last changed on this day (UTC) or later."
+    ),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="Backfill: only files last changed by this day."),
+]
+DateColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Column of a manifest that --since and --until read instead."
+    ),
+]
+
+
+def selecting(
+    only: list[str] | None, since: datetime | None, until: datetime | None, column: str | None
+) -> Selection:
+    """Which files are taken up, from a command's options."""
+    from reelmill.datasets.ingest.select import Selection
+
+    first, last = (None if day is None else day.date() for day in (since, until))
+    return Selection(tuple(only or ()), first, last, column or "")
 
 
 def fetching(

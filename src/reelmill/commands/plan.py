@@ -10,15 +10,20 @@ import typer
 from reelmill import console
 from reelmill.commands.options import (
     CacheGb,
+    DateColumn,
     FileGb,
     Json,
+    Only,
     Roots,
     Schemes,
     Settings,
+    Since,
+    Until,
     WeightsDir,
     Workspace,
     examples,
     fetching,
+    selecting,
 )
 
 EPILOG = examples(
@@ -48,6 +53,10 @@ def plan(
     allow_scheme: Schemes = None,
     cache_gb: CacheGb = 200.0,
     file_gb: FileGb = 32.0,
+    only: Only = None,
+    since: Since = None,
+    until: Until = None,
+    date_column: DateColumn = None,
     as_json: Json = False,
 ) -> None:
     """Says what `curate` would measure and why: new input, changed bytes, what made a key stale.
@@ -66,6 +75,7 @@ def plan(
         allow_missing=allow_missing,
         measure_all=measure_all,
         ingest=fetching(root, allow_scheme, cache_gb, file_gb),
+        select=selecting(only, since, until, date_column),
     )
     found = make_plan(options)
     console.say(f"{found.files} files, {found.assets} assets; {found.gone} left since the last run")

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.s3_server import point_to, s3_server
 from reelmill.datasets.ingest.find import find_sources, with_captions
 from reelmill.datasets.ingest.outcome import Refused
 from reelmill.datasets.ingest.remote import Remote, Rules
+from reelmill.datasets.ingest.select import Selection, choose
 from reelmill.datasets.ingest.store import RANGE, list_store, open_store, read_object
 from reelmill.datasets.workspace import open_workspace
 from reelmill.errors import SourceError
@@ -61,6 +63,23 @@ def test_prefixes_patterns_and_single_objects_are_listed(bucket):
     assert names("s3://footage/*/t*") == ["s3://footage/a/two.mp4", "s3://footage/b/three.flac"]
     assert names("s3://footage/a/two.mp4") == ["s3://footage/a/two.mp4"]
     assert len(names("s3://footage")) == 4
+
+
+def test_a_backfill_chooses_objects_by_location_and_day(bucket, tmp_path):
+    found = find_sources(["s3://footage"], skip=None, rules=RULES)
+    today = datetime.now(UTC).date()
+    days = {remote.written for remote in found.remotes}
+    assert days <= {today, today - timedelta(days=1)}  # midnight may pass
+    for selection, fits in (
+        (Selection(("s3://footage/a/",)), ["a/one.mp4", "a/two.mp4"]),
+        (Selection(("s3://footage/*/t*",)), ["a/two.mp4", "b/three.flac"]),
+        (Selection(("s3://footage/b",), min(days), today), ["b/empty.wav", "b/three.flac"]),
+    ):
+        made = choose(found, selection, tmp_path, RULES)
+        assert [r.name for r in made.found.remotes] == [f"s3://footage/{name}" for name in fits]
+        assert (made.waiting, made.undated) == (2, 0)
+    with pytest.raises(SourceError, match="none of 4 files"):
+        choose(found, Selection((), today + timedelta(days=1)), tmp_path, RULES)
 
 
 def test_what_is_not_there_is_a_source_error_that_names_it(bucket):
