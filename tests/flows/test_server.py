@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import yaml
 from tests.media import noise_video
-from tests.prefect_server import Postgres, Server, postgres_programs
+from tests.prefect_server import ROOT, Postgres, Server, postgres_programs
 from tests.ray_nodes import wait_until_gone
 
 from reelmill.curation.engine import CurateOptions, Curation
@@ -219,6 +224,71 @@ def test_moved_bounds_start_the_run_that_decides_anew(server: Server, tmp_path: 
     assert second["totals"]["clips"]["rejected"]["count"] == 3
     assert measured(first, "Blur") == 3
     assert measured(second, "Blur") == 0
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Keeps the texts that are posted to it."""
+
+    texts: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.texts.append(json.loads(body)["text"])
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_automations_tell_of_failures_timeouts_and_reports(server: Server, tmp_path: Path):
+    """As docs/automate.py makes them; called again, they are the same."""
+    noise_video(tmp_path / "media" / "a.mp4", seconds=1.0, seed=0)
+    Hook.texts.clear()
+    hook = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=hook.serve_forever, daemon=True).start()
+    try:
+        make = [sys.executable, ROOT / "docs" / "automate.py"]
+        for arguments in ([f"http://127.0.0.1:{hook.server_port}/"], []):
+            done = subprocess.run(
+                [*make, *arguments], env=server.env, cwd=tmp_path, capture_output=True, text=True,
+                check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        made = server.ask("POST", "automations/filter", {})
+        said = yaml.safe_load((ROOT / "docs" / "automations.yaml").read_text())["automations"]
+        ours = [one for one in made if one["name"] in {spec["name"] for spec in said}]
+        assert len(ours) == len(said) == 4
+        (block,) = {
+            action["block_document_id"]
+            for one in ours
+            for action in one["actions"]
+            if action["type"] == "send-notification"
+        }
+        found = server.ask("GET", f"block_documents/{block}")
+        assert (found["name"], found["block_type"]["slug"]) == ("reelmill", "custom-webhook")
+
+        given = ask_for(tmp_path)
+        assert server.run("curate", **given)["state_type"] == "COMPLETED"
+        ready = f"A report is ready\n{tmp_path / 'work'}: `reelmill report serve"
+        server.wait("the report's notice", lambda: [t for t in Hook.texts if ready in t])
+        late = server.run("curate", timeout=0.001, **given)
+        assert late["state_name"] == "TimedOut"
+        wrong = server.run("curate", **given | {"sources": [str(tmp_path / "none")]})
+        assert wrong["state_type"] == "FAILED"
+        for words in ("was not done within 0.001 s of the run", "none does not exist"):
+            server.wait(
+                f"the notice of {words}",
+                lambda words=words: [
+                    t for t in Hook.texts if "curate has failed" in t and words in t
+                ],
+            )
+    finally:
+        hook.shutdown()
+        hook.server_close()
+        for one in server.ask("POST", "automations/filter", {}):
+            if one["name"] in {spec["name"] for spec in said}:
+                server.ask("DELETE", f"automations/{one['id']}")
 
 
 def committed(work: Path, folder: str) -> bool:
