@@ -19,6 +19,12 @@ DESCRIPTORS = {"luma": 40.0, "contrast": 20.0, "red_green": 15.0, "yellow_blue":
 MOTION = 1.0  # in factors of e
 
 
+def moves(table: FactTable) -> list[str]:
+    """How the camera moves in each clip; `unknown` where that was not measured."""
+    found = table.columns.get("camera", [None] * len(table))
+    return [way if isinstance(way, str) else "unknown" for way in found]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Balance(TableStage):
     """Holds every group of clips that look alike to a quota.
@@ -58,12 +64,10 @@ class Balance(TableStage):
         parse(self.wanted)
 
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
-        off = self.max_share.value is None if self.quota == "cap" else False
-        if off or len(table) < 2:
+        held = self.quotas(table)
+        if held is None:
             return {}
-        groups = self.groups(table)
-        names, labels, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        quotas = self._quotas(groups, names, sizes)
+        names, labels, quotas = held
         said = self._said(names, quotas)
         rejected = {}
         for place, (name, quota) in enumerate(zip(names, quotas.kept.tolist(), strict=True)):
@@ -79,7 +83,18 @@ class Balance(TableStage):
                 )
         return rejected
 
-    def _quotas(self, groups: np.ndarray, names: np.ndarray, sizes: np.ndarray) -> Quotas:
+    def quotas(self, table: FactTable) -> tuple[np.ndarray, np.ndarray, Quotas] | None:
+        """Names of groups, str [groups]; the group of each clip, int64 [clips]; what is asked of
+        each. None where nothing is asked: it is off, or there is nothing to balance."""
+        off = self.max_share.value is None if self.quota == "cap" else False
+        if off or len(table) < 2:
+            return None
+        names, labels, sizes = np.unique(
+            self.groups(table), return_inverse=True, return_counts=True
+        )
+        return names, labels, self._quotas(names, sizes)
+
+    def _quotas(self, names: np.ndarray, sizes: np.ndarray) -> Quotas:
         total = None if self.total.value is None else int(self.total.value)
         if self.quota == "cap":
             return capped(sizes, float(self.max_share.value or 0))
@@ -120,9 +135,7 @@ class Balance(TableStage):
         clusters = [str(label) for label in self.labels(table).tolist()]
         if not self.motion_types:
             return np.array(clusters)
-        moves = table.columns.get("camera", [None] * len(table))
-        names = [m if isinstance(m, str) else "unknown" for m in moves]
-        return np.array([f"{c} {m}" for c, m in zip(clusters, names, strict=True)])
+        return np.array([f"{c} {m}" for c, m in zip(clusters, moves(table), strict=True)])
 
     def labels(self, table: FactTable) -> np.ndarray:
         """Cluster of each clip, int64 [clips]; clips without descriptors are cluster 0 together."""

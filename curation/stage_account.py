@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from reelmill.curation.balance import Balance
 from reelmill.curation.examples import Gallery
 from reelmill.curation.level import Level
 from reelmill.curation.measure import DECODE
 from reelmill.curation.policy import Decisions
+from reelmill.curation.quota_grid import quota_grid
 from reelmill.curation.stage import Bound, Segmenter, Stage
 from reelmill.curation.units import MEASURED, NOT_APPLICABLE, NOT_MEASURED, Column
 from reelmill.reports.histogram import Histogram
@@ -145,6 +147,9 @@ def stage_report(
             for column in columns
             if column.fact.name in CATEGORIES
         ],
+        quotas=quota_grid(stage, decisions.units.table(through), here[through] == 0)
+        if isinstance(stage, Balance)
+        else None,
         reviewed=_reviewed(level, held, stage, rows, votes),
         examples=gallery.examples(level, stage, decisions, rows),
     )

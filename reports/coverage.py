@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from reelmill.reports.histogram import Histogram
 from reelmill.reports.markup import Child, count, el, number, percent, plural, table, text, visible
+from reelmill.reports.quota_map import quota_map
 from reelmill.reports.schema import Category, RunReport, StageReport
 
 # Scores that say what a clip is; how good it is stands with its stage.
@@ -31,6 +32,8 @@ def _of_kind(report: RunReport, kind: str) -> Iterator[Markup]:
     told = f"{kind}: " if len(report.kinds) > 1 else ""
     seen: set[str] = set()
     for stage in report.of_recipe(kind):
+        if stage.quotas is not None:
+            yield quota_map(stage, stage.quotas, told)
         for category in stage.categories:
             if category.fact not in seen and category.counts:
                 seen.add(category.fact)

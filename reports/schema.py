@@ -160,13 +160,46 @@ class Category(Record):
     other_shipped: Count = 0
 
 
+class QuotaCell(Record):
+    """Clips of one concept and motion: that came in, that stayed, and that were asked for (None:
+    nothing was asked of it alone)."""
+
+    into: Count
+    kept: Count
+    asked: Count | None = None
+
+
+class QuotaGrid(Record):
+    """Quotas over concepts (rows) and ways of motion (columns). concepts: what each looks like.
+
+    asked: of a whole concept, where its cells are not asked alone.
+    """
+
+    concepts: dict[Text, Text]
+    motions: list[Text]
+    asked: list[Count | None]
+    cells: list[list[QuotaCell]]
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> QuotaGrid:
+        if not len(self.concepts) == len(self.asked) == len(self.cells):
+            raise ValueError("a grid's rows are as many as its concepts")
+        if any(len(row) != len(self.motions) for row in self.cells):
+            raise ValueError("a grid's columns are as many as its motions")
+        return self
+
+    def total(self, part: Literal["into", "kept"]) -> int:
+        return sum(getattr(cell, part) for row in self.cells for cell in row)
+
+
 class StageReport(Record):
     """One stage of one recipe over the units that came into it.
 
     recipe: the kind (`video`), or empty for a stage before the kinds part (Ingest). shape: of the
     stage's class, `FrameStage`. doc: first sentence of its docstring. fields: other than bounds.
     cost_seconds: time spent by this run; reused: units read from the ledger; measured: units
-    measured now. reviewed: what reviewers said of verdicts of this stage that stand in this run.
+    measured now. quotas: of a stage that asks for so many of each kind. reviewed: what reviewers
+    said of verdicts of this stage that stand in this run.
     """
 
     name: Name
@@ -185,6 +218,7 @@ class StageReport(Record):
     reasons: list[ReasonCount] = Field(default_factory=list)
     histograms: list[Histogram] = Field(default_factory=list)
     categories: list[Category] = Field(default_factory=list)
+    quotas: QuotaGrid | None = None
     reviewed: dict[OutcomeName, Reviewed] = Field(default_factory=dict)
     examples: list[Example] = Field(default_factory=list)
 
@@ -207,6 +241,14 @@ class StageReport(Record):
                 raise ConservationError(
                     f"{self.slug}: histogram of {h.fact} holds {h.measured} values and "
                     f"{h.valueless} without one, but {through} units came in and did not fail. "
+                    f"{DEFECT}"
+                )
+        if self.quotas is not None:
+            grid = (self.quotas.total("into"), self.quotas.total("kept"))
+            if grid != (through, self.tally.kept.count):
+                raise ConservationError(
+                    f"{self.slug}: its quotas hold {grid[0]} units and {grid[1]} kept, but "
+                    f"{through} came in and did not fail, {self.tally.kept.count} were kept. "
                     f"{DEFECT}"
                 )
         return self
@@ -355,6 +397,8 @@ __all__ = [
     "Op",
     "Preview",
     "Provenance",
+    "QuotaCell",
+    "QuotaGrid",
     "ReasonCount",
     "RecipeText",
     "Reviewed",
