@@ -19,6 +19,7 @@ from reelmill.curation.audio.mos import MOS
 from reelmill.curation.audio.noise import Noise
 from reelmill.curation.audio.noise_in_class import NoiseInClass
 from reelmill.curation.audio.sound_class import SoundClass
+from reelmill.curation.audio.speech_rating import NISQA, SQUIM, UTMOS
 from reelmill.curation.audio.sphinx_transcript import SphinxTranscript
 from reelmill.curation.audio.transcript import Transcript
 from reelmill.curation.audio.transcript_check import TranscriptCheck
@@ -34,6 +35,7 @@ from reelmill.curation.lips.talking import Talking
 from reelmill.curation.near_duplicate import NearDuplicate
 from reelmill.curation.recipe import Recipe, override
 from reelmill.curation.semantic_duplicate import SemanticDuplicate
+from reelmill.curation.stage import Stage
 from reelmill.curation.video.aesthetic import Aesthetic
 from reelmill.curation.video.blockiness import Blockiness
 from reelmill.curation.video.blur import Blur
@@ -170,6 +172,17 @@ def audio() -> Recipe:
 
 
 KNOWN = {stage.name: type(stage)() for make in (video, image, audio) for stage in make().stages}
-# By choice: slow, for later stages of training, or with models that a person brings.
-_CHOICE = (SphinxTranscript(), Continuity(), Highlight(), Embedding(), Aesthetic())
-KNOWN |= {stage.name: stage for stage in (*_CHOICE, SemanticDuplicate())}
+# By choice: slow, for later stages of training, with models that a person brings, or another word
+# on what a stage above says.
+BY_CHOICE: tuple[Stage, ...] = (
+    SphinxTranscript(),
+    NISQA(),
+    SQUIM(),
+    UTMOS(),
+    Continuity(),
+    Highlight(),
+    Embedding(),
+    Aesthetic(),
+    SemanticDuplicate(),
+)
+KNOWN |= {stage.name: stage for stage in BY_CHOICE}

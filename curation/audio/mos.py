@@ -57,7 +57,7 @@ class MOS(ClipStage):
         rate = None if folder is None else DNSMOS(folder)
 
         def measure(clips: Sequence[ClipMedia]) -> list[Facts]:
-            why = [self._unfit(clip) for clip in clips]
+            why = [unfit(clip, self.min_speech_share) for clip in clips]
             if rate is None:
                 absent = NotMeasured("weights 'dnsmos' absent")
                 return [dict.fromkeys(_NAMES, reason or absent) for reason in why]
@@ -72,15 +72,17 @@ class MOS(ClipStage):
 
         yield measure
 
-    def _unfit(self, media: ClipMedia) -> NoValue | None:
-        speech, silence = media.facts["speech_ratio"], media.facts["silence_ratio"]
-        for fact in (speech, silence):
-            if isinstance(fact, NoValue):
-                return fact
-        assert isinstance(speech, float)
-        assert isinstance(silence, float)
-        if speech == 0:
-            return NotApplicable("no speech")
-        if speech < self.min_speech_share * (1 - silence):
-            return NotApplicable("mostly sounds other than speech")
-        return None
+
+def unfit(media: ClipMedia, min_speech_share: float) -> NoValue | None:
+    """Why a clip is no matter for a network that rates speech; None: it is one."""
+    speech, silence = media.facts["speech_ratio"], media.facts["silence_ratio"]
+    for fact in (speech, silence):
+        if isinstance(fact, NoValue):
+            return fact
+    assert isinstance(speech, float)
+    assert isinstance(silence, float)
+    if speech == 0:
+        return NotApplicable("no speech")
+    if speech < min_speech_share * (1 - silence):
+        return NotApplicable("mostly sounds other than speech")
+    return None

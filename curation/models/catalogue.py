@@ -95,6 +95,35 @@ _ENTRIES = (
         folder="dnsmos_models",
     ),
     WeightsEntry(
+        name="nisqa",
+        what="NISQA v2: speech quality, noisiness, coloration, discontinuity, loudness",
+        licence="CC BY-NC-SA 4.0",
+        source="https://github.com/gabrielmittag/NISQA",
+        files=_github(
+            "gabrielmittag/NISQA",
+            "fe84f0f252abec382b24367d5b22498a7ce34dbb",
+            (
+                "weights/nisqa.tar",
+                1_051_663,
+                "7ec4cf937514dd3f8860b21e66fabd8ca87a168572675ef8d979c4c4ad2e805c",
+            ),
+        ),
+    ),
+    WeightsEntry(
+        name="squim",
+        what="SQUIM objective: STOI, PESQ and SI-SDR without a reference, 16 kHz",
+        licence="CC BY 4.0",
+        source="https://download.pytorch.org/torchaudio/models/squim_objective_dns2020.pth",
+        needs=("squim_objective_dns2020.pth",),
+    ),
+    WeightsEntry(
+        name="utmos",
+        what="UTMOS, the strong learner of 2022: naturalness of speech, 16 kHz",
+        licence="MIT",
+        source="https://github.com/tarepan/SpeechMOS/releases",
+        needs=("utmos22_strong_step7459_v1.pt",),
+    ),
+    WeightsEntry(
         name="ppocr",
         what="PP-OCR v6 small: finds lines of text and reads them, ONNX",
         licence="Apache-2.0",
