@@ -19,6 +19,7 @@ from reelmill.curation.audio.mos import MOS
 from reelmill.curation.audio.noise import Noise
 from reelmill.curation.audio.noise_in_class import NoiseInClass
 from reelmill.curation.audio.sound_class import SoundClass
+from reelmill.curation.audio.sound_class_by_model import SoundClassByModel
 from reelmill.curation.audio.speech_rating import NISQA, SQUIM, UTMOS
 from reelmill.curation.audio.sphinx_transcript import SphinxTranscript
 from reelmill.curation.audio.transcript import Transcript
@@ -179,6 +180,7 @@ BY_CHOICE: tuple[Stage, ...] = (
     NISQA(),
     SQUIM(),
     UTMOS(),
+    SoundClassByModel(),
     Continuity(),
     Highlight(),
     Embedding(),

@@ -115,6 +115,11 @@ class Workspace:
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
+    @property
+    def asked(self) -> Path:
+        """What models were asked, until a run ends well."""
+        return self.root / "asked"
+
     def shards(self, kind: str) -> Path:
         return self.root / "shards" / kind
 

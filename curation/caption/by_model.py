@@ -12,9 +12,9 @@ import hashlib
 import io
 import json
 import re
-import threading
 import wave
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,6 +23,7 @@ import numpy as np
 from reelmill.curation.caption.compose import Captions
 from reelmill.curation.caption.endpoint import Endpoint
 from reelmill.curation.caption.evidence import Evidence
+from reelmill.curation.caption.shared_log import SharedLog
 from reelmill.curation.caption.structured import Part, compose, plain, take_apart
 
 MAX_WORDS = 4000  # characters of any one field
@@ -42,17 +43,15 @@ Copy the value of "clip". Do not quote speech, and do not guess what cannot be h
 
 
 class Repeats:
-    """Finds long captions that were given before, to another clip."""
+    """Finds long captions that were given before, to another clip, by any worker of the run."""
 
-    def __init__(self) -> None:
-        self._clip_of: dict[str, str] = {}
-        self._lock = threading.Lock()
+    def __init__(self, path: Path | None = None) -> None:
+        self._clip_of = SharedLog(path)
 
     def check(self, clip: str, text: str) -> None:
         """Raises ValueError for another clip's caption."""
         digest = hashlib.sha256(plain(text).casefold().encode()).hexdigest()
-        with self._lock:
-            first = self._clip_of.setdefault(digest, clip)
+        first = self._clip_of.claim(digest, clip)
         if first != clip:
             raise ValueError(f"it repeats the caption of clip {first}")
 
@@ -99,7 +98,7 @@ def heard(
             parts.append(Part("bgm", music))
         return text_field(told, "sound"), parts
 
-    return endpoint.ask([{"type": "text", "text": text}, _sound(samples)], read)
+    return endpoint.ask([{"type": "text", "text": text}, sound_part(samples)], read)
 
 
 def merged(
@@ -181,7 +180,8 @@ def _picture(frame: np.ndarray) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _sound(samples: np.ndarray) -> dict[str, Any]:
+def sound_part(samples: np.ndarray) -> dict[str, Any]:
+    """Mono float32 [samples] at AUDIO_RATE as a part of a question."""
     pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as out:

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from reelmill.curation.caption.shared_log import SharedCount
 from reelmill.errors import MediaError
 
 MAX_ANSWER = 1 << 20
@@ -35,7 +36,8 @@ class UnansweredError(MediaError):
 class EndpointOptions:
     """url: up to `/v1`. key_env: the environment's variable that holds the key, if one is wanted.
 
-    tries: for each question. max_questions: of one process, those asked again too; 0: no limit.
+    tries: for each question. max_questions: of all that share a count, those asked again too; 0: no
+    limit.
     """
 
     url: str
@@ -50,13 +52,19 @@ class EndpointOptions:
 class Endpoint:
     """Asks, and asks again. May be used by several threads at once."""
 
-    def __init__(self, options: EndpointOptions, *, sleep: Callable[[float], None] = time.sleep):
+    def __init__(
+        self,
+        options: EndpointOptions,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        count: SharedCount | None = None,
+    ):
         key = os.environ.get(options.key_env, "") if options.key_env else ""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.options, self._sleep = options, sleep
         self._client = httpx.Client(timeout=options.timeout_s, headers=headers, trust_env=False)
         self._lock = threading.Lock()
-        self.asked = 0
+        self._count = count or SharedCount(None)
         self._silent = 0
 
     def __enter__(self) -> Self:
@@ -83,8 +91,13 @@ class Endpoint:
                     break
         raise UnansweredError(f"{self._named()}: {why}")
 
+    @property
+    def asked(self) -> int:
+        """Questions of this process."""
+        return self._count.own
+
     def _named(self) -> str:
-        return f"caption model {self.options.model} at {self.options.url}"
+        return f"model {self.options.model} at {self.options.url}"
 
     def _may_ask(self, why: str) -> None:
         with self._lock:
@@ -92,12 +105,11 @@ class Endpoint:
                 raise UnansweredError(
                     f"{self._named()} does not answer ({why or 'nor did it before'})"
                 )
-            if self.options.max_questions and self.asked >= self.options.max_questions:
+            if not self._count.take(self.options.max_questions):
                 raise UnansweredError(
                     f"{self._named()}: the budget of {self.options.max_questions} questions is "
                     "spent; the next run goes on"
                 )
-            self.asked += 1
 
     def _answer(self, content: Sequence[Mapping[str, Any]], seed: int) -> str:
         body = {

@@ -57,7 +57,11 @@ class Evidence:
             spoken=plain(str(spoken)) or None if spoken is not None else None,
             singing=None if sound is None else sound == "singing",
             speech=None if ratio is None else float(ratio) > 0,
-            music=None if score is None else sound == "music" or float(score) >= min_music,
+            music=True
+            if sound == "music"
+            else None
+            if score is None
+            else float(score) >= min_music,
             sound=None if sound is None else str(sound),
             written=tuple(filter(None, map(plain, str(text or "").split("\n")))),
             camera=_text(values.get("camera")),

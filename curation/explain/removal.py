@@ -107,6 +107,7 @@ class Removal:
             for folder, sources in latents.items():
                 leave_out(folder, self.sha256, _scratch(workspace, folder), sources)
             shutil.rmtree(workspace.root / SCRATCH, ignore_errors=True)
+            shutil.rmtree(workspace.asked, ignore_errors=True)
             rows = Ledger(workspace).drop(lambda folder, table: self._is_mine(table["unit"]))
             files = self._delete_files(workspace)
             for run in self.runs:

@@ -60,8 +60,11 @@ class Weights:
 
     folder: what `--weights` names; without it REELMILL_WEIGHTS; and the user's cache after either.
     Each entry lies in a folder of its name. Weights that an installed package brings are always
-    read from there. Raises WeightsError when a named folder does not exist.
+    read from there. shared: a folder that all workers of a run may write to, None outside of one.
+    Raises WeightsError when a named folder does not exist.
     """
+
+    shared: Path | None = None
 
     def __init__(self, folder: Path | None = None):
         named = os.environ.get(ENVIRONMENT, "")

@@ -253,7 +253,7 @@ def test_answers_that_cannot_be_used_fail_by_name_and_spare_the_others(model, an
 
     model.answer = spoil
     found = captions(asking(model, at_once=1), clips)
-    assert found[0].startswith("transient: caption model seer")
+    assert found[0].startswith("transient: model seer")
     assert says in found[0]
     assert [isinstance(facts, dict) for facts in found] == [False, True, True]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
-from tests.caption_server import model_on_loopback
+from tests.caption_server import Question, model_on_loopback
 from tests.media import noise, noise_video, sound_file, still
 from tests.small_run import recipe_file
 
+from reelmill.curation.caption.caption import Caption
 from reelmill.curation.engine import CurateOptions, Curation
 from reelmill.curation.result import CurateResult
 
@@ -26,10 +29,12 @@ stages:
 """
 
 
-def run(folder: Path, url: str = "", model: str = "seer") -> CurateResult:
-    recipe = recipe_file(folder, RECIPE.replace("MODEL", model).replace("URL", url))
+def run(
+    folder: Path, url: str = "", model: str = "seer", workers: int = 1, text: str = RECIPE
+) -> CurateResult:
+    recipe = recipe_file(folder, text.replace("MODEL", model).replace("URL", url))
     options = CurateOptions(
-        sources=(str(folder / "media"),), workspace=folder / "w", recipe=recipe, workers=1,
+        sources=(str(folder / "media"),), workspace=folder / "w", recipe=recipe, workers=workers,
         allow_missing=True,
     )  # fmt: skip
     curation = Curation(options)
@@ -113,3 +118,42 @@ def test_pictures_are_seen_and_recordings_are_heard(tmp_path, kind):
         (question,) = model.asked
     assert (question.pictures, question.sounds) == ((1, 0) if kind == "image" else (0, 1))
     assert question.clip in said
+
+
+def meeting(most: int):
+    """An answer that waits until as many questions are there at once: each from a worker."""
+    barrier = threading.Barrier(most, timeout=30)
+
+    return barrier.wait
+
+
+def test_a_caption_that_another_worker_was_given_is_caught(films, monkeypatch):
+    monkeypatch.setattr(Caption, "batch_size", 1)  # so that both workers get a clip
+    one = RECIPE.replace("tries: 2", "tries: 1")
+    with model_on_loopback() as model:
+        wait = meeting(2)
+
+        def same(question: Question) -> str:
+            wait()  # both workers have asked before any is answered
+            return json.dumps({"clip": question.clip, "short": "A.", "long": "The same words."})
+
+        (films / "media/2.mp4").unlink()
+        model.answer = same
+        result = run(films, model.url, workers=2, text=one)
+        assert len(model.asked) == 2
+    assert (result.clips.kept, result.clips.failed) == (1, 1)
+    assert not (films / "w/asked").exists()
+
+
+def test_a_budget_is_that_of_all_workers(films, monkeypatch):
+    monkeypatch.setattr(Caption, "batch_size", 1)
+    for seed in range(3, 9):
+        noise_video(films / "media" / f"{seed}.mp4", seconds=1.0, seed=seed)
+    four = RECIPE.replace("tries: 2", "tries: 1, max_questions: 4")
+    with model_on_loopback() as model:
+        first = run(films, model.url, workers=2, text=four)
+        assert len(model.asked) == 4
+        assert (first.clips.kept, first.clips.failed) == (4, 5)
+        second = run(films, model.url, workers=2, text=four)
+        assert len(model.asked) == 8
+        assert (second.clips.kept, second.clips.failed) == (8, 1)
