@@ -17,6 +17,16 @@ COLOURS = {  # RGB
     "overlay": (255, 60, 60),
     "text": (0, 220, 255),
     "face": (120, 255, 90),
+    "stamp": (255, 140, 0),
+    "watermark": (255, 90, 220),
+    "logo": (190, 120, 255),
+}
+BOXES = {  # facts that hold boxes as text
+    "text": "text_box",
+    "face": "face_boxes",
+    "stamp": "stamp_boxes",
+    "watermark": "watermark_boxes",
+    "logo": "logo_boxes",
 }
 SIDES = {
     "bars": ("crop_x", "crop_y", "crop_w", "crop_h"),
@@ -36,7 +46,7 @@ class Mark:
 
 
 def marks_of(columns: Mapping[str, Column], row: int, info: MediaInfo) -> tuple[Mark, ...]:
-    """Boxes among the facts of one clip: the picture inside its bars, an overlay, text, faces."""
+    """Boxes among the facts of one clip: the picture inside its bars, overlays, text, faces."""
     if info.video is None:
         return ()
     width, height = info.video.width, info.video.height
@@ -46,7 +56,7 @@ def marks_of(columns: Mapping[str, Column], row: int, info: MediaInfo) -> tuple[
             x, y, w, h = (float(columns[side].values[row]) for side in sides)
             if not np.isnan([x, y, w, h]).any() and (w, h) != (width, height):
                 found.append(Mark(name, x / width, y / height, (x + w) / width, (y + h) / height))
-    for name, fact in (("text", "text_box"), ("face", "face_boxes")):
+    for name, fact in BOXES.items():
         boxes = columns[fact].values[row] if fact in columns else None
         for box in boxes.split(";") if isinstance(boxes, str) else ():
             left, top, right, bottom = (float(side) for side in box.split())

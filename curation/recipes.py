@@ -30,6 +30,7 @@ from reelmill.curation.balance import Balance
 from reelmill.curation.caption.caption import Caption
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.image.quality import Quality
+from reelmill.curation.image.stamps import Stamps
 from reelmill.curation.lips.av_sync import AVSync
 from reelmill.curation.lips.faces import Faces
 from reelmill.curation.lips.talking import Talking
@@ -127,6 +128,7 @@ def image() -> Recipe:
             NearDuplicate(),
             Quality(),
             Text(),
+            Stamps(),
             Balance(),
             Caption(),
             Cut(),

@@ -52,6 +52,7 @@ class Text(ClipStage):
         Fact("subtitle_share", "", "Share of frames with a line where subtitles stand.", 0, 1),
         Fact("tiny_lines", "", "Lines of tiny text in a frame, mean.", 0, 20),
         Fact("text", "", "The lines of the frame with most text.", dtype=str),
+        Fact("text_boxes", "", "Boxes of those lines, as text_box, one for each.", dtype=str),
         Fact("text_box", "", "Around all text: left, top, right, bottom, 0 to 1.", dtype=str),
     )
     resources: ClassVar = Resources(memory_gb=1.5, weights=("ppocr",))
@@ -106,8 +107,13 @@ class Text(ClipStage):
             "subtitle_share": subtitle_share(lines) if moving else NotApplicable("a still"),
             "tiny_lines": float(np.mean([sum(map(_tiny, frame)) for frame in lines])),
             "text": "\n".join(line.text for line in fullest) if fullest else without,
+            "text_boxes": ";".join(map(_sides, fullest)) if fullest else without,
             "text_box": " ".join(f"{side:.4f}" for side in around) if around else without,
         }
+
+
+def _sides(line: Line) -> str:
+    return " ".join(f"{side:.4f}" for side in line.box)
 
 
 def is_text(words: str) -> bool:
