@@ -44,6 +44,9 @@ def encode(
     low: Annotated[
         int, Field(ge=0, description="For the Refiner: times smaller, at half the rate; 0: not.")
     ] = 0,
+    views: Annotated[
+        Path | None, Field(description="Of `reelmill views`: its windows of this size.")
+    ] = None,
     timeout: Timeout = None,
 ) -> EncodeResult:
     """Turns pictures, sound and captions into tensors, once."""
@@ -62,6 +65,7 @@ def encode(
         channels=channels,
         dtype=dtype,
         low=low,
+        views=views,
     )
     result = run_task(
         "encode",

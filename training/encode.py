@@ -38,6 +38,7 @@ from reelmill.datasets.latents import (
 from reelmill.datasets.media.decode import MediaInfo, probe
 from reelmill.datasets.media.span import clip_audio, clip_frames
 from reelmill.datasets.sample import Clip, Kind
+from reelmill.datasets.views import windows_of
 from reelmill.datasets.workspace import commit_bytes, writing
 from reelmill.errors import DatasetError, MediaError, UsageError
 from reelmill.model.codecs.codec import AudioCodec, VideoCodec, to_pixels
@@ -67,7 +68,8 @@ class EncodeOptions:
     codec; a token's width, channels times the cells of a patch, should stay below the model's, or
     it cannot carry the noise that it is to take away. dtype: of stored latents. low: how many times
     smaller a clip is encoded once more, at half the rate, for the Refiner; 0 is not at all. Buckets
-    are then 1 + 8k frames.
+    are then 1 + 8k frames. views: a file of `reelmill views`; then its views of this size and rate
+    are the windows, and `frames` and `stride` say nothing.
     """
 
     shards: tuple[Path, ...]
@@ -83,6 +85,7 @@ class EncodeOptions:
     channels: int = 4
     dtype: str = "float16"
     low: int = 0
+    views: Path | None = None
 
     def __post_init__(self) -> None:
         if any(n < 1 or (n - 1) % 4 for n in self.frames) or not self.frames:
@@ -105,6 +108,11 @@ class EncodeOptions:
             raise UsageError(
                 f"stride {self.stride}, fps {self.fps}, channels {self.channels}, {self.dtype!r}?"
             )
+
+    @property
+    def windows(self) -> dict[str, list[tuple[int, int]]]:
+        size = (self.height, self.width)
+        return windows_of(self.views, size, self.fps) if self.views is not None else {}
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,7 @@ def encode(options: EncodeOptions, progress: Progress = silent) -> EncodeResult:
 def _settings(options: EncodeOptions) -> dict[str, Any]:
     """The options that decide what a latent holds, as JSON values."""
     fields = {k: v for k, v in asdict(options).items() if k in _DECISIVE}
+    fields |= {"windows": options.windows} if options.views is not None else {}
     return json.loads(json.dumps(fields))
 
 
@@ -200,12 +209,13 @@ class _Run:
         self.failed: dict[str, str] = {}
         self.samples = self.clips = self.short = self.reused = 0
         self.buckets: set[int] = set()
+        self.wanted, self.settings = options.windows, _settings(options)
 
     def part(self, source: ShardIndex, file: str, sha256: str) -> None:
         """Encodes one source shard, unless its part is there already."""
         name = f"{source.folder.name}-{file.removesuffix('.tar')}"
         prints = (codec.fingerprint() for codec in (self.video, self.audio, self.text))
-        key = part_key(sha256, _settings(self.options), *prints)
+        key = part_key(sha256, self.settings, *prints)
         self.parts.append(name)
         counts = read_commit(self.options.output, name, key)
         if counts is not None:
@@ -234,11 +244,11 @@ class _Run:
     def _clip(self, source: ShardIndex, key: str) -> Iterator[LatentSample]:
         """The samples of one clip: none when it is shorter than every bucket."""
         options = self.options
-        clip = _read_clip(source, key, options)
-        if clip is None:
+        seen = options.views is None or key in self.wanted
+        if not seen or (clip := _read_clip(source, key, options)) is None:
             return
         text = self.text.encode([clip.caption]).tokens[0].numpy()
-        for length, start in _windows(len(clip.frames), options):
+        for length, start in self._windows(key, len(clip.frames)):
             frames = clip.frames[start : start + length]
             with torch.no_grad():
                 latents = self.video.encode(to_pixels(frames))[0]
@@ -264,6 +274,12 @@ class _Run:
                 meta=meta,
                 low=low,
             )
+
+    def _windows(self, key: str, frames: int) -> list[tuple[int, int]]:
+        """(length, start) of the windows of a clip, in order."""
+        if self.options.views is None:
+            return _windows(frames, self.options)
+        return [window for window in self.wanted[key] if sum(window) <= frames]
 
     def _low(self, frames: np.ndarray) -> np.ndarray | None:
         """Latents of every second frame, `low` times smaller."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from reelmill.datasets.views import Want
+
 M, B = 1e6, 1e9
 FPS = 16
 
@@ -88,3 +90,14 @@ PAPER = (
         "refiner", {"refine": 1.0}, (1080,), (5, 5), clips=M, fps=32, sparsity=2 / 3
     ),
 )  # fmt: skip
+
+
+def wants() -> dict[str, Want]:
+    """What each row with pictures takes of curated shards, by its name (datasets/views.py)."""
+    return {
+        stage.name: Want(
+            stage.heights, stage.seconds if stage.clips else None, stage.fps, stage.images > 0
+        )
+        for stage in PAPER
+        if stage.heights
+    }

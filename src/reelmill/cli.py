@@ -40,6 +40,7 @@ from reelmill.commands import (
     status,
     sync,
     train,
+    views,
     weights,
     where,
     why,
@@ -96,6 +97,7 @@ for through in (app, flow):
     through.command(epilog=generate.EPILOG)(generate.generate)
     through.add_typer(sync.app, name="sync")
 app.command(epilog=join.EPILOG)(join.join)
+app.command(epilog=views.EPILOG)(views.views)
 app.command(epilog=plan.EPILOG)(plan.plan)
 app.command(epilog=why.EPILOG)(why.why)
 app.command(epilog=where.EPILOG)(where.where)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EPILOG = examples(
     "reelmill encode --workspace work",
     "reelmill encode -w work --height 256 --width 448 --frames 81 --video-codec codecs/wan",
+    "reelmill encode -w work --height 480 --width 848 --views views.parquet",
 )
 
 
@@ -51,6 +52,10 @@ def encode(
     low: Annotated[
         int, typer.Option(help="For the Refiner: also N times smaller at half the rate; 0: not.")
     ] = 0,
+    views: Annotated[
+        Path | None,
+        typer.Option(help="File of `reelmill views`: its views of this size are the windows."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turns curated clips into latents, sound and captions too; goes on where it stopped."""
@@ -76,6 +81,7 @@ def encode(
         encoder=encoder,
         channels=channels,
         low=low,
+        views=views,
     )
     home = place.root / ".prefect"
     result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)
