@@ -12,11 +12,13 @@ import numpy as np
 
 from reelmill.curation.quota import WAYS, Quotas, capped, explicit, parse, shared
 from reelmill.curation.stage import Bound, FactTable, Rejection, TableStage, knob
+from reelmill.curation.video.embedding import directions
 from reelmill.datasets.sample import Kind
 
 # Facts that tell clips apart, with the size of a difference that one sees.
 DESCRIPTORS = {"luma": 40.0, "contrast": 20.0, "red_green": 15.0, "yellow_blue": 20.0}
 MOTION = 1.0  # in factors of e
+BY = ("looks", "embedding", "category")
 
 
 def moves(table: FactTable) -> list[str]:
@@ -29,9 +31,11 @@ def moves(table: FactTable) -> list[str]:
 class Balance(TableStage):
     """Holds every group of clips that look alike to a quota.
 
-    Clips are clustered by k-means over lightness, contrast, colour and, where it was measured,
-    motion: simple descriptors, no embeddings. motion_types: the groups are clusters by the way the
-    camera moves (`Camera`), named as `3 pan_left`; otherwise clusters, named `3`.
+    by: `looks` clusters clips by k-means over lightness, contrast, colour and, where it was
+        measured, motion; `embedding` over the vectors of the stage Embedding; `category` takes the
+        categories of the stage Category, `none` where the caption names none.
+    motion_types: the groups are clusters by the way the camera moves (`Camera`), named as
+        `3 pan_left`; otherwise clusters, named `3`.
 
     quota: `cap`: if a group would make up more than `max_share` of what is kept, the largest are
         cut to one common size. With fewer groups than that allows for (a share below 1 / groups
@@ -48,8 +52,9 @@ class Balance(TableStage):
     """
 
     kinds: ClassVar = frozenset({Kind.VIDEO, Kind.IMAGE})
-    needs: ClassVar = tuple(DESCRIPTORS)
-    paper: ClassVar = "section 3.4, balance by embedding clusters; here by simple descriptors"
+    paper: ClassVar = (
+        "section 3.4, balance by embedding clusters, or simple descriptors; SFT: categories"
+    )
     clusters: Bound = knob(8)
     max_share: Bound = knob(None)
     quota: str = "cap"
@@ -57,11 +62,18 @@ class Balance(TableStage):
     wanted: tuple[str, ...] = ()
     motion_types: bool = False
     seed: int = 0
+    by: str = "looks"
 
     def __post_init__(self) -> None:
         if self.quota not in WAYS:
             raise ValueError(f"use one of {', '.join(WAYS)}")
+        if self.by not in BY:
+            raise ValueError(f"by is one of {', '.join(BY)}")
         parse(self.wanted)
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(DESCRIPTORS) if self.by == "looks" else (self.by,)
 
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
         held = self.quotas(table)
@@ -132,18 +144,20 @@ class Balance(TableStage):
 
     def groups(self, table: FactTable) -> np.ndarray:
         """Name of each clip's group, str [clips]."""
-        clusters = [str(label) for label in self.labels(table).tolist()]
+        if self.by == "category":
+            clusters = [c if isinstance(c, str) else "none" for c in table[self.by]]
+        else:
+            clusters = [str(label) for label in self.labels(table).tolist()]
         if not self.motion_types:
             return np.array(clusters)
         return np.array([f"{c} {m}" for c, m in zip(clusters, moves(table), strict=True)])
 
     def labels(self, table: FactTable) -> np.ndarray:
         """Cluster of each clip, int64 [clips]; clips without descriptors are cluster 0 together."""
-        points = np.stack([table[name] / scale for name, scale in DESCRIPTORS.items()], axis=1)
-        if "motion" in table.columns:
-            motion = np.log(np.maximum(table["motion"], 1e-4)) / MOTION
-            points = np.column_stack([points, np.where(np.isnan(motion), 0.0, motion)])
-        known = ~np.isnan(points).any(axis=1)
+        if self.by == "embedding":
+            points, known = directions(table[self.by])
+        else:
+            points, known = _looks(table)
         labels = np.zeros(len(table), np.int64)
         count = min(int(self.clusters.value or 1), len(np.unique(points[known], axis=0)))
         if count > 1:
@@ -157,3 +171,12 @@ class Balance(TableStage):
 
     def _draw(self, clip_id: str) -> bytes:
         return hashlib.sha256(f"{self.seed}:{clip_id}".encode()).digest()
+
+
+def _looks(table: FactTable) -> tuple[np.ndarray, np.ndarray]:
+    """Descriptors, float64 [clips, d], and which clips have them all."""
+    points = np.stack([table[name] / scale for name, scale in DESCRIPTORS.items()], axis=1)
+    if "motion" in table.columns:
+        motion = np.log(np.maximum(table["motion"], 1e-4)) / MOTION
+        points = np.column_stack([points, np.where(np.isnan(motion), 0.0, motion)])
+    return points, np.asarray(~np.isnan(points).any(axis=1))

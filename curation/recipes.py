@@ -28,6 +28,7 @@ from reelmill.curation.audio.true_peak import TruePeak
 from reelmill.curation.audio.voice import Voice
 from reelmill.curation.balance import Balance
 from reelmill.curation.caption.caption import Caption
+from reelmill.curation.caption.category import Category
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.image.quality import Quality
 from reelmill.curation.image.stamps import Stamps
@@ -188,5 +189,6 @@ BY_CHOICE: tuple[Stage, ...] = (
     Embedding(),
     Aesthetic(),
     SemanticDuplicate(),
+    Category(),
 )
 KNOWN |= {stage.name: stage for stage in BY_CHOICE}
