@@ -86,26 +86,32 @@ class CurateOptions:
 
 @dataclass
 class StepOutcome:
-    """measured: units that this step measured. Nought means that all was there already."""
+    """measured: units that this step did. Nought means that all was there already. what: the word
+    for what it did to them."""
 
     measured: int
     seconds: float
+    what: str = "measured"
+
+    def __str__(self) -> str:
+        return f"{self.measured} {self.what}, {self.seconds:.1f} s"
 
 
 @dataclass
 class Step:
-    """One pass over one group. total: units that progress counts."""
+    """One pass over one group. total: units that progress counts. what: what it does to them."""
 
     name: str
     label: str
     total: int
     work: Callable[[Advance], int]
+    what: str = "measured"
     outcome: StepOutcome | None = None
 
     def run(self, advance: Advance = lambda n: None) -> StepOutcome:
         start = time.perf_counter()
         measured = self.work(advance)
-        self.outcome = StepOutcome(measured, time.perf_counter() - start)
+        self.outcome = StepOutcome(measured, time.perf_counter() - start, self.what)
         return self.outcome
 
 
@@ -226,8 +232,9 @@ class Curation:
 
         if remotes := len(self.found.remotes):
             fetch = lambda advance: self.found.fetch(self.workspace, advance)  # noqa: E731
-            yield Step("fetch", "fetch remote sources", remotes, fetch)
-        yield Step("ingest", "hash source files", len(self.files) + remotes, hash_files)
+            yield Step("fetch", "fetch remote sources", remotes, fetch, "fetched")
+        total = len(self.files) + remotes
+        yield Step("ingest", "hash source files", total, hash_files, "files looked at")
         self.ingest = Ingest(holder[0])
         self.ledger = Ledger(self.workspace)
         self.digests = self.weight_digests()
@@ -256,9 +263,10 @@ class Curation:
             self.seconds_ingest = probing.clock.seconds.get("Ingest", 0.0)
             self._result = account(self)
             advance(1)
-            return 0
+            return 1
 
-        yield Step("report", "account for everything and render the report", 1, report)
+        label = "account for everything and render the report"
+        yield Step("report", label, 1, report, "report rendered")
 
     def weight_digests(self) -> dict[str, str]:
         """Digest of every weights entry that the recipes want and that is there."""
@@ -271,7 +279,12 @@ class Curation:
         }
 
     def _groups(
-        self, name: str, items: Sequence, size: int, work: Callable[[Sequence, Advance], None]
+        self,
+        name: str,
+        items: Sequence,
+        size: int,
+        work: Callable[[Sequence, Advance], None],
+        what: str = "measured",
     ) -> Iterator[Step]:
         groups = group(items, size, MAX_GROUPS)
         for i, some in enumerate(groups, 1):
@@ -281,7 +294,7 @@ class Curation:
                 work(some, advance)
                 return len(some)
 
-            yield Step(name, label, len(some), run)
+            yield Step(name, label, len(some), run, what)
 
     def _sort(self, probing: Passes) -> Iterator[tuple[Kind, list[Asset], dict]]:
         """Sends each asset to the recipe of its kind; ends those that have none."""
@@ -368,13 +381,14 @@ class Curation:
     def _materialise(self, level: Level) -> Iterator[Step]:
         kind = level.recipe.kind
         packer = Packer(self.workspace, level)
-        yield from self._groups(f"{kind}: cut", packer.missing(), ASSETS_A_GROUP, packer.cut)
+        yield from self._groups(f"{kind}: cut", packer.missing(), ASSETS_A_GROUP, packer.cut, "cut")
 
         def pack(advance: Advance) -> int:
             self.made[kind] = packer.pack(advance)
             return self.made[kind].written
 
-        yield Step(f"{kind}: shards", f"{kind}: write shards", len(packer.clips), pack)
+        label, total = f"{kind}: write shards", len(packer.clips)
+        yield Step(f"{kind}: shards", label, total, pack, "clips packed")
 
         def join(advance: Advance) -> int:
             self.made[kind] = packer.join(self.made[kind], advance)
@@ -382,7 +396,7 @@ class Curation:
             return joined.made if joined else 0
 
         if packer.joins:
-            yield Step(f"{kind}: join", f"{kind}: join short clips", len(packer.clips), join)
+            yield Step(f"{kind}: join", f"{kind}: join short clips", total, join, "clips joined")
 
     def result(self) -> CurateResult:
         """What the run came to. All steps must have run."""

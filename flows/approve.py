@@ -24,7 +24,7 @@ from reelmill.datasets.workspace import open_workspace
 from reelmill.errors import UsageError
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
-from reelmill.flows.tasks import run_task
+from reelmill.flows.tasks import ended, run_task
 
 APPROVED, REJECTED = "reelmill.data.approved", "reelmill.data.rejected"
 MOVED = "reelmill.bounds.moved"
@@ -60,7 +60,7 @@ def approve(
     made = run_task(
         "decide",
         lambda: decide(workspace, run, reviewer, told),
-        lambda found: f"{decision}: {', '.join(a.kind for a in found)} of run {found[0].run}",
+        lambda found: _said(decision, found),
         label=decision,
     )
     artifacts.approved(made)
@@ -82,7 +82,12 @@ def approve(
     )
     if again is not None:
         emit_event(event=MOVED, resource=resource, payload=again)
-    return made
+    return ended(made, _said(decision, made))
+
+
+def _said(decision: str, made: list[approval.Approval]) -> str:
+    kinds = ", ".join(a.kind for a in made)
+    return f"{decision}: {kinds} of run {made[0].run}, by {made[0].reviewer}"
 
 
 def _again(root: Path, run: str, bounds: list[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from reelmill.datasets.ingest.select import Selection
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
 from reelmill.flows.limit import Limit, StepTimeout, Timeout
-from reelmill.flows.tasks import run_task
+from reelmill.flows.tasks import ended, run_task
 
 
 def run_step(step: Step, limit: Limit) -> StepOutcome:
@@ -25,7 +25,7 @@ def run_step(step: Step, limit: Limit) -> StepOutcome:
     return run_task(
         step.name,
         step.run,
-        lambda outcome: f"{outcome.measured} measured, {outcome.seconds:.1f} s",
+        str,
         label=step.label,
         reused=lambda outcome: not outcome.measured,
         limit=limit,
@@ -105,4 +105,5 @@ def curate(
             run_step(step, limit)
     result = curation.result()
     artifacts.curated(result)
-    return result
+    over = f" Over budget: {result.over_budget}" if result.over_budget else ""
+    return ended(result, f"clips {result.clips}; {result.redone} measured anew.{over}")

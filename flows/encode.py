@@ -17,7 +17,7 @@ from reelmill.datasets.approval import check
 from reelmill.flows import artifacts
 from reelmill.flows.form import form
 from reelmill.flows.limit import Limit, Timeout
-from reelmill.flows.tasks import LogProgress, run_task
+from reelmill.flows.tasks import LogProgress, ended, run_task
 from reelmill.training import encode as engine
 from reelmill.training.encode import EncodeOptions, EncodeResult
 
@@ -70,7 +70,7 @@ def encode(
     result = run_task(
         "encode",
         lambda: engine.encode(options, LogProgress("encode")),
-        lambda r: f"{r.samples} samples of {r.clips} clips, {len(r.failed)} failed",
+        _said,
         reused=lambda r: r.reused == r.parts,
         resumes=True,
         limit=limit,
@@ -85,4 +85,8 @@ def encode(
         },
         payload={"latents": str(whole), "checkpoints": str(whole.parent / "checkpoints")},
     )
-    return result
+    return ended(result, _said(result))
+
+
+def _said(result: EncodeResult) -> str:
+    return f"{result.samples} samples of {result.clips} clips, {len(result.failed)} failed"

@@ -11,7 +11,7 @@ from pydantic import Field
 from reelmill.flows import artifacts, promotion
 from reelmill.flows.form import form
 from reelmill.flows.limit import Limit, Timeout
-from reelmill.flows.tasks import LogProgress, run_task
+from reelmill.flows.tasks import LogProgress, ended, run_task
 from reelmill.training.config import TrainOptions, TrainResult
 from reelmill.training.curriculum import curriculum as built_in
 from reelmill.training.curriculum import read_gate
@@ -55,11 +55,16 @@ def train(
     result = run_task(
         "train",
         lambda: promotion.train(options, LogProgress("train")),
-        lambda r: f"{r.steps} steps, held-out loss {r.loss_start:.4f} -> {r.loss_end:.4f}",
+        _said,
         label=f"train {curriculum}",
         reused=lambda r: r.resumed_from == r.steps,
         resumes=True,
         limit=limit,
     )
     artifacts.trained(result)
-    return result
+    return ended(result, _said(result))
+
+
+def _said(result: TrainResult) -> str:
+    lost = f"{result.loss_start:.4f} -> {result.loss_end:.4f}"
+    return f"{result.steps} steps, held-out loss {lost}"

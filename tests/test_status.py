@@ -3,6 +3,7 @@
 import json
 import os
 
+import pytest
 from tests.reports.planted_run import plant
 from typer.testing import CliRunner
 
@@ -19,6 +20,11 @@ def test_a_run_is_listed_with_its_counts(tmp_path):
     clips = planted.report.totals.clips
     assert run["clips"]["in"] == clips.into.count
     assert run["clips"]["kept"] == clips.kept.count
+    costs = {stage.slug: stage.cost_seconds for stage in planted.report.stages}
+    assert run["cost_seconds"] == pytest.approx(costs, abs=0.001)
+    said = CliRunner().invoke(app, ["status", "-w", str(workspace.root)]).stdout
+    dearest = max(costs, key=lambda stage: costs[stage])
+    assert f"of the last run: {dearest} {costs[dearest]:.1f} s" in said
 
 
 def test_who_writes_is_told(tmp_path):

@@ -88,7 +88,10 @@ def choose(found: Found, selection: Selection, root: Path, rules: Rules) -> Chos
     chosen = [bool(fits or known) for fits, known in every]
     if not any(chosen):
         told = f"; {undated} of them have no date" if undated else ""
-        raise SourceError(f"none of {len(every)} files is {selection}{told}.")
+        raise SourceError(
+            f"none of {len(every)} files is {selection}{told}. Name another beginning or other "
+            "days."
+        )
     kept = replace(
         found,
         files=[f for f, (fits, known) in files.items() if fits or known],

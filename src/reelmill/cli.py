@@ -115,7 +115,7 @@ app.command(epilog=enhance.EPILOG)(enhance.enhance)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(weights.app, name="weights")
 app.command(epilog=status.EPILOG)(status.status)
-app.command()(doctor.doctor)
+app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.add_typer(flow, name="flow")
 
 

@@ -51,6 +51,15 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def told(work: Path) -> dict[str, list[str]]:
+    """States in which task runs of each name ended, in their order."""
+    states: dict[str, list[str]] = {}
+    with contextlib.closing(sqlite3.connect(work / ".prefect" / "prefect.db")) as db:
+        for name, state in db.execute("select name, state_name from task_run order by start_time"):
+            states.setdefault(name, []).append(state)
+    return states
+
+
 @pytest.mark.slow
 def test_flows_give_the_bytes_of_direct_commands(tmp_path: Path):
     corpus = tmp_path / "corpus"
@@ -64,6 +73,20 @@ def test_flows_give_the_bytes_of_direct_commands(tmp_path: Path):
         assert again["redone"] == 0
         assert again["clips"] == first["clips"]
         reelmill(*way, "encode", "-w", work)
+    database = tmp_path / "flow" / ".prefect" / "prefect.db"
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        said = [why for (why,) in db.execute(
+            "select s.message from flow_run r join flow_run_state s on r.state_id = s.id "
+            "join flow f on r.flow_id = f.id where f.name = 'curate' order by r.start_time"
+        )]  # fmt: skip
+    assert len(said) == 2
+    for run, why in zip((first, again), said, strict=True):
+        assert f"clips {run['clips']['in']} = {run['clips']['kept']} kept" in why
+        assert f"; {run['redone']} measured anew." in why
+    states = told(tmp_path / "flow")
+    account = "account for everything and render the report"
+    for name in ("hash source files", "video: write shards", account):
+        assert states[name] == ["Completed", "Completed"]  # it does its work each time
     for part in ("shards", "latents"):
         assert digests(tmp_path / "direct" / part) == digests(tmp_path / "flow" / part)
 

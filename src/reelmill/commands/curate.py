@@ -143,7 +143,7 @@ def directly(options: CurateOptions) -> CurateResult:
     for step in curation.steps():
         with console.bar(step.label, step.total) as advance:
             outcome = step.run(advance)
-        console.log.info("%s: %d measured, %.1f s", step.label, outcome.measured, outcome.seconds)
+        console.log.info("%s: %s", step.label, outcome)
     return curation.result()
 
 

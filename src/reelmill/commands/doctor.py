@@ -14,8 +14,9 @@ from typing import Annotated
 import typer
 
 from reelmill import console
-from reelmill.commands.options import Json
+from reelmill.commands.options import Json, examples
 
+EPILOG = examples("reelmill doctor", "reelmill doctor --json")
 CODECS = {"h264 encoder": "libx264", "aac encoder": "aac", "flac encoder": "flac"}
 LOW_DISK_GB = 5
 PREFECT_PORT = 4200

@@ -12,11 +12,12 @@ from reelmill.commands.options import Json, Workspace, examples
 
 EPILOG = examples("reelmill status --workspace work", "reelmill status -w work --json")
 SHOWN = 10
+COSTLY = 6
 
 
 def status(workspace: Workspace, as_json: Json = False) -> None:
-    """Says what a workspace holds, and what waits: runs, shards and their approvals, latents,
-    checkpoints; and which process writes to it now."""
+    """Says what a workspace holds, and what waits: runs, what the stages of the last one cost,
+    shards and their approvals, latents, checkpoints; and which process writes to it now."""
     from reelmill.datasets.workspace import open_workspace
 
     place = open_workspace(workspace, create=False)
@@ -34,6 +35,11 @@ def status(workspace: Workspace, as_json: Json = False) -> None:
         clips = run["clips"]
         kept = f"{clips['kept']} of {clips['in']} clips kept, {clips['failed']} failed"
         console.say(f"run        {run['run']}  {kept}  {run['report']}")
+    last: dict[str, float] = found["runs"][-1]["cost_seconds"] if found["runs"] else {}
+    costs = sorted(last.items(), key=lambda cost: -cost[1])
+    told = [f"{stage} {seconds:.1f} s" for stage, seconds in costs[:COSTLY] if seconds >= 0.05]
+    if told:
+        console.say(f"cost       of the last run: {', '.join(told)}")
     for shards in found["shards"]:
         by = f"approved by {shards['approved_by']}" if shards["approved_by"] else "not approved"
         console.say(
@@ -75,6 +81,7 @@ def _run(path: Path) -> dict[str, Any]:
         "run": path.parent.name,
         "finished": finished,
         "clips": counts,
+        "cost_seconds": {stage.slug: round(stage.cost_seconds, 3) for stage in run.stages},
         "report": str(report) if report.is_file() else "",
     }
 

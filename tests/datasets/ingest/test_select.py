@@ -98,7 +98,7 @@ def test_what_an_earlier_run_took_up_stays(tmp_path: Path):
 
 def test_nothing_chosen_and_wrong_columns_are_told(tmp_path: Path):
     put(tmp_path / "media" / "a.mp4")
-    with pytest.raises(SourceError, match=r"none of 1 files is from 2027-01-01[.]"):
+    with pytest.raises(SourceError, match=r"none of 1 files is from 2027-01-01[.] Name"):
         chosen(tmp_path, Selection((), date(2027, 1, 1)))
     with pytest.raises(SourceError, match=r"no manifest has the column 'shot'.*there are: none"):
         chosen(tmp_path, Selection((), date(2027, 1, 1), None, "shot"))
