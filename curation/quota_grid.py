@@ -48,7 +48,8 @@ def quota_grid(stage: Balance, table: FactTable, kept: np.ndarray) -> QuotaGrid 
 
 
 def _looks(table: FactTable, rows: np.ndarray) -> str:
-    """The mean of what its clips look like."""
-    means = {name: np.asarray(table[name], np.float64)[rows] for name in DESCRIPTORS}
+    """The mean of what its clips look like, as far as it was measured."""
+    there = [name for name in DESCRIPTORS if name in table.columns]
+    means = {name: np.asarray(table[name], np.float64)[rows] for name in there}
     known = {name: values[~np.isnan(values)] for name, values in means.items()}
     return ", ".join(f"{n} {values.mean():.0f}" for n, values in known.items() if len(values))

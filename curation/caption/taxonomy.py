@@ -24,7 +24,7 @@ from reelmill.errors import RecipeError
 MAX_BYTES = 1 << 20
 MAX_CATEGORIES, MAX_WORDS, MAX_LENGTH = 2000, 500, 100
 KEYS = {"name", "words", "without"}
-_NAME = re.compile(r"[^\s=;,][^=;,\n]*")  # quotas are written as name=count
+_NAME = re.compile(r"[^\s=;,]+")  # quotas are written as name=count
 _NOT = r"(?<!\bno )(?<!\bnot a )(?<!\bwithout )(?<!\bwithout a )(?<!\bwithout any )"
 
 
@@ -83,7 +83,9 @@ def _category(row: Any, where: str) -> Category:
         raise RecipeError(f"{where} must have name and words, and may have without.")
     name = row["name"]
     if not (isinstance(name, str) and _NAME.fullmatch(name) and len(name) <= MAX_LENGTH):
-        raise RecipeError(f"{where}: name {name!r:.60} must be a short text without = ; ,")
+        raise RecipeError(
+            f"{where}: name {name!r:.60} must be a short text without blanks and = ; ,"
+        )
     words = _pattern(row["words"], f"{where} ({name}), words", negated=True)
     if words is None:
         raise RecipeError(f"{where} ({name}) has no words.")
