@@ -153,6 +153,7 @@ def decode_file(
                 info,
                 on_frame=viewing.frame if info.video else None,
                 on_audio=on_audio if info.audio else None,
+                vectors=any(s.vectors for s in stages if isinstance(s, FrameStage)),
             )
     except MediaError as error:
         found.fail(asset.sha256, error)

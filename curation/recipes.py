@@ -43,6 +43,7 @@ from reelmill.curation.video.aesthetic import Aesthetic
 from reelmill.curation.video.blockiness import Blockiness
 from reelmill.curation.video.blur import Blur
 from reelmill.curation.video.camera import Camera
+from reelmill.curation.video.coded_motion import CodedMotion
 from reelmill.curation.video.continuity import Continuity
 from reelmill.curation.video.detail import Detail
 from reelmill.curation.video.embedding import Embedding
@@ -190,5 +191,6 @@ BY_CHOICE: tuple[Stage, ...] = (
     Aesthetic(),
     SemanticDuplicate(),
     Category(),
+    CodedMotion(),
 )
 KNOWN |= {stage.name: stage for stage in BY_CHOICE}

@@ -185,11 +185,13 @@ class FrameAnalyser(Protocol):
 class FrameStage(Stage):
     """Reads every frame, small, of the one shared decode; images are videos of one frame.
 
-    coded: whether it looks at the picture as coded too, `Frame.full_luma`.
+    coded: whether it looks at the picture as coded too, `Frame.full_luma`. vectors: whether it
+    reads the codec's motion vectors, `Frame.vectors`; such a stage is `coded` too.
     """
 
     kinds: ClassVar[frozenset[Kind]] = VISUAL
     coded: ClassVar[bool] = False
+    vectors: ClassVar[bool] = False
 
     @abstractmethod
     def open(self, info: MediaInfo) -> FrameAnalyser: ...

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Viewing:
         beat()
         for name in self._coded:
             self._show(name, (frame,))
-        self._kept.append(replace(frame, luma=_undeclared))
+        self._kept.append(replace(frame, luma=_undeclared, vectors=_undeclared))
         if len(self._kept) == BATCH:
             self._show_kept()
 
@@ -81,5 +82,5 @@ class Viewing:
         self.seconds[name] += time.perf_counter() - start
 
 
-def _undeclared() -> np.ndarray:
+def _undeclared() -> Any:
     raise RuntimeError("a stage that looks at the picture as coded declares `coded = True`")

@@ -48,6 +48,7 @@ def measured(stage: FrameStage, path: Path) -> Measured:
         info,
         on_frame=viewing.frame,
         on_audio=(lambda block: None) if info.audio is not None else None,
+        vectors=stage.vectors,
     )
     whole = whole_clip("a" * 64, info, summary_tracks(summary))
     return Measured(stage, viewing.finish(summary)[stage.name], whole, info)

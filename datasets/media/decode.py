@@ -48,6 +48,7 @@ from reelmill.datasets.media.picture import (
 )
 from reelmill.datasets.media.sound import MonoResampler, SoundRow
 from reelmill.datasets.media.span import clip_audio, clip_frames, clip_samples
+from reelmill.datasets.media.vectors import ask_for_vectors, coded_vectors
 from reelmill.datasets.sample import Kind
 from reelmill.errors import MediaError
 
@@ -234,16 +235,18 @@ def decode(
     *,
     width: int = ANALYSIS_WIDTH,
     threads: int = 1,
+    vectors: bool = False,
 ) -> DecodeSummary:
     """Reads a file once and hands every frame and every block of sound on, in order.
 
     A stream whose callback is None is not decoded. Damage is counted in the summary; MediaError
     is raised only when nothing at all can be decoded of what was asked for. More than one thread
-    may conceal damage differently.
+    may conceal damage differently. vectors: whether frames bring the codec's motion vectors.
     """
     counts = _Counts()
     want_video, want_audio = on_frame is not None, on_audio is not None
-    for event in _events(path, info, counts, want_video, want_audio, width, threads):
+    events = _events(path, info, counts, want_video, want_audio, width, threads, vectors)
+    for event in events:
         if isinstance(event, Frame):
             if on_frame is not None:
                 on_frame(event)
@@ -280,6 +283,7 @@ def _events(
     want_audio: bool,
     width: int,
     threads: int,
+    vectors: bool = False,
 ) -> Iterator[Frame | AudioBlock]:
     if info.kind == Kind.IMAGE:
         if want_video:
@@ -293,6 +297,8 @@ def _events(
         streams = [s for s in (video, audio) if s is not None]
         if not streams:
             return
+        if vectors and video is not None:
+            ask_for_vectors(video)
         pictures = _Pictures(container, video, info, counts, width, threads) if video else None
         sound = _Sound(info, audio, counts) if audio else None
         packets = container.demux(*streams)
@@ -376,7 +382,8 @@ class _Pictures:
         counts.pts.append(pts)
         seconds = (pts - counts.pts[0]) * self._time_base
         gray, colour = self._scaler.small(frame, *self._size, self._turn)
-        return Frame(index, pts, seconds, gray, colour, partial(full_luma, frame))
+        luma, vectors = partial(full_luma, frame), partial(coded_vectors, frame)
+        return Frame(index, pts, seconds, gray, colour, luma, vectors)
 
 
 class _Sound:

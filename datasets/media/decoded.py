@@ -14,6 +14,7 @@ import numpy as np
 class Frame:
     """One decoded frame, upright, scaled to the analysis size (longer side 256 px at most).
 
+    vectors: how it is coded, and its motion vectors where `decode` asks for them (vectors.py).
     gray: uint8 [height, width], its luma. colour, luma: what `bgr` and `full_luma` come from; while
     the second is held, so is the whole picture as decoded.
     """
@@ -24,6 +25,9 @@ class Frame:
     gray: np.ndarray
     colour: Callable[[], np.ndarray] = field(repr=False, compare=False)
     luma: Callable[[], np.ndarray] = field(repr=False, compare=False)
+    vectors: Callable[[], tuple[str, np.ndarray]] = field(
+        default=lambda: ("", np.zeros((0, 3), np.float32)), repr=False, compare=False
+    )
 
     @cached_property
     def bgr(self) -> np.ndarray:
