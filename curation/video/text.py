@@ -19,6 +19,7 @@ from reelmill.curation.stage import (
     Facts,
     NotApplicable,
     NotMeasured,
+    NoValue,
     Resources,
     WeightsStore,
     at_most,
@@ -28,6 +29,8 @@ from reelmill.datasets.sample import Kind
 SAME = 0.5  # overlap of two lines, of their union, that makes them one line in two frames
 LOW = 0.65  # of the height: subtitles stand below
 MIDDLE = 0.2  # of the width: how far from the middle a subtitle's middle may be
+PLACE = 0.6  # overlap of two boxes, of their union, that makes them one place
+MOVED = 0.1  # of the width, by the camera, between two frames that are read
 TINY = 0.03  # of the height; outlines have a margin
 
 
@@ -41,7 +44,9 @@ class Text(ClipStage):
     resolution, which is the bound here, since a short sign in a street has about 0.01. Subtitles
     are lines low in the picture, about its middle, wider than tall, in more than one of the
     frames, or in the only one; they may change their words. Tiny text is lower than 3 % of
-    the picture; the paper filters images for it. Two lines of it are allowed.
+    the picture; the paper filters images for it. Two lines of it are allowed. Where the camera
+    moves by a tenth of the picture from frame to frame (Camera), lines that keep their place, and
+    subtitles, are laid over it, and the others are part of the scene: signs, labels.
     """
 
     kinds: ClassVar = VISUAL
@@ -51,10 +56,13 @@ class Text(ClipStage):
         Fact("text_lines", "", "Lines of text in a frame, mean.", 0, 20),
         Fact("subtitle_share", "", "Share of frames with a line where subtitles stand.", 0, 1),
         Fact("tiny_lines", "", "Lines of tiny text in a frame, mean.", 0, 20),
+        Fact("overlay_text_share", "", "Area of text that stays while the scene moves.", 0, 0.5),
+        Fact("scene_text_share", "", "Area of text that moves with the scene.", 0, 0.5),
         Fact("text", "", "The lines of the frame with most text.", dtype=str),
         Fact("text_boxes", "", "Boxes of those lines, as text_box, one for each.", dtype=str),
         Fact("text_box", "", "Around all text: left, top, right, bottom, 0 to 1.", dtype=str),
     )
+    reads: ClassVar = ("camera_speed",)
     resources: ClassVar = Resources(memory_gb=1.5, weights=("ppocr",))
     batch_size: ClassVar = 4
     frames: int = 3
@@ -64,6 +72,7 @@ class Text(ClipStage):
     max_text_share: Bound = at_most(0.02, "text_share", "text")
     max_subtitle_share: Bound = at_most(0.5, "subtitle_share", "subtitles")
     max_tiny_lines: Bound = at_most(2.0, "tiny_lines", "tiny_text")
+    max_overlay_text_share: Bound = at_most(None, "overlay_text_share", "text_laid_over")
 
     @contextmanager
     def session(
@@ -106,10 +115,45 @@ class Text(ClipStage):
             "text_lines": float(np.mean([len(frame) for frame in lines])),
             "subtitle_share": subtitle_share(lines) if moving else NotApplicable("a still"),
             "tiny_lines": float(np.mean([sum(map(_tiny, frame)) for frame in lines])),
+            **self._laid_over(lines, media),
             "text": "\n".join(line.text for line in fullest) if fullest else without,
             "text_boxes": ";".join(map(_sides, fullest)) if fullest else without,
             "text_box": " ".join(f"{side:.4f}" for side in around) if around else without,
         }
+
+    def _laid_over(self, lines: Sequence[Sequence[Line]], media: ClipMedia) -> Facts:
+        """How much text is laid over the picture, where the camera's motion tells."""
+        names = ("overlay_text_share", "scene_text_share")
+        speed = media.facts.get("camera_speed", NotMeasured("no stage measures the camera"))
+        if media.clip.kind != Kind.VIDEO:
+            return dict.fromkeys(names, NotApplicable("a still"))
+        if isinstance(speed, NoValue):
+            return dict.fromkeys(names, speed)
+        moved = float(speed) * media.clip.seconds / len(lines)
+        if len(lines) < 2 or moved < MOVED:
+            return dict.fromkeys(names, NotApplicable("the camera moves too little to tell"))
+        return dict(zip(names, (min(1.0, share) for share in laid_over(lines)), strict=True))
+
+
+def laid_over(frames: Sequence[Sequence[Line]]) -> tuple[float, float]:
+    """Mean area of lines that stand where a line stands in another frame, and of the others."""
+    still = moved = 0.0
+    for i, frame in enumerate(frames):
+        others = [line for j, other in enumerate(frames) if j != i for line in other]
+        for line in frame:
+            kept = any(_same_place(line, one) for one in others) or (
+                _subtitle(line) and any(_subtitle(one) and _level(line, one) for one in others)
+            )
+            still, moved = still + kept * line.area, moved + (not kept) * line.area
+    return still / len(frames), moved / len(frames)
+
+
+def _same_place(a: Line, b: Line) -> bool:
+    across = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
+    down = min(a.box[3], b.box[3]) - max(a.box[1], b.box[1])
+    both = max(0.0, across) * max(0.0, down)
+    areas = [(x.box[2] - x.box[0]) * (x.box[3] - x.box[1]) for x in (a, b)]
+    return both >= PLACE * (sum(areas) - both)
 
 
 def _sides(line: Line) -> str:
