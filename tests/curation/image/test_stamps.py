@@ -14,7 +14,7 @@ from reelmill.curation.image.stamps import OWNER, Stamps, is_stamp
 from reelmill.curation.marks import COLOURS, marks_of
 from reelmill.curation.models.weights import Weights
 from reelmill.curation.stage import NotApplicable, NotMeasured
-from reelmill.curation.units import Column, Units
+from reelmill.curation.units import Column
 from reelmill.curation.video.text import Text
 from reelmill.datasets.media.decode import probe
 from reelmill.datasets.sample import Clip, Kind
@@ -174,13 +174,13 @@ def test_what_was_not_read_is_not_measured_and_logos_still_are():
 def test_boxes_are_drawn_in_the_gallery(tmp_path):
     path = tmp_path / "still.png"
     cv2.imwrite(str(path), noise_still())
-    units = Units(["a"], [Still(noise_still()).clip])
+    columns = {}
     names = ("stamp", "watermark", "logo")
     for name in names:
         (fact,) = [fact for fact in Stamps.adds if fact.name == f"{name}_boxes"]
         column = Column.empty(fact, 1)
         column.values[0] = "0.1 0.2 0.3 0.4;0.5 0.5 0.6 0.6"
-        units.columns[fact.name] = column
-    found = marks_of(units.columns, 0, probe(path))
+        columns[fact.name] = column
+    found = marks_of(columns, 0, probe(path))
     assert [mark.name for mark in found] == [name for name in names for _ in range(2)]
     assert {mark.name for mark in found} <= set(COLOURS)
