@@ -106,7 +106,9 @@ def clips_from(table: pa.Table, kind: Kind) -> dict[str, list[Clip]]:
     there = set(table.schema.names)  # runs of earlier versions have no cuts
     ours = table.filter(pc.equal(table["kind"], str(kind)))
     columns = [
-        ours[name].to_pylist() if name in there else [None] * len(ours)
+        ours[name].to_pylist()
+        if name in there and ours[name].null_count < len(ours)
+        else [None] * len(ours)
         for name in CLIPS.names
         if name != "kind"
     ]

@@ -18,26 +18,25 @@ from reelmill.curation.units import Units
 from reelmill.datasets.sample import Outcome, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """One bound that a unit breaks, whether or not that stage was reached."""
-
-    stage: str
-    reason: str
-    fact: str = ""
-
-
 @dataclass
 class Decisions:
-    """Verdicts over units. ended[row] is the name of the stage that ended a unit, if any."""
+    """Verdicts over units. ended[row] is the name of the stage that ended a unit, if any.
+
+    objections: how many bounds each unit breaks, whether or not their stages were reached, int16
+    [units]; broken: how many of those are bounds of one stage on one fact, int8 [units] each.
+    """
 
     units: Units
     alive: np.ndarray
     ended: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
-    objections: dict[int, list[Objection]] = field(default_factory=dict)
+    objections: np.ndarray = field(init=False)
+    broken: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     REJECTED: ClassVar = 1
     FAILED: ClassVar = 2
+
+    def __post_init__(self) -> None:
+        self.objections = np.zeros(len(self.units), np.int16)
 
     @classmethod
     def start(cls, units: Units) -> Decisions:
@@ -65,17 +64,30 @@ class Decisions:
     def _bound(self, stage: Stage, bound: Bound) -> None:
         column = self.units.columns[bound.fact]
         rows = np.flatnonzero(~bound.holds(column.values))
-        objection, text = Objection(stage.name, bound.reason, bound.fact), str(bound)
+        self._object(stage, bound.fact, rows)
+        rows = rows[self.alive[rows]]
+        text = str(bound)
         for row, value in zip(rows.tolist(), column.values[rows].tolist(), strict=True):
-            self.objections.setdefault(row, []).append(objection)
-            if self.alive[row]:
-                self.end(row, stage.name, Verdict(Outcome.REJECTED, bound.reason, value, text))
+            self.end(row, stage.name, Verdict(Outcome.REJECTED, bound.reason, value, text))
+
+    def _object(self, stage: Stage, fact: str, rows: np.ndarray | list[int]) -> None:
+        broken = self.broken.setdefault((stage.name, fact), np.zeros(len(self.units), np.int8))
+        broken[rows] += 1
+        self.objections[rows] += 1
+
+    def only_by(self, stage: str, fact: str, rows: np.ndarray) -> np.ndarray:
+        """Which of these rows break no bound but those of one stage on one fact, bool [rows]."""
+        broken = self.broken.get((stage, fact))
+        if broken is None:
+            return np.zeros(len(rows), dtype=bool)
+        return (broken[rows] > 0) & (broken[rows] == self.objections[rows])
 
     def _select(self, stage: TableStage, findings: Mapping[str, np.ndarray] | None) -> None:
         rows = np.flatnonzero(self.alive)
-        for i, no in sorted(stage.select(self.units.table(rows, findings)).items()):
+        found = sorted(stage.select(self.units.table(rows, findings)).items())
+        self._object(stage, "", [int(rows[i]) for i, _ in found])
+        for i, no in found:
             row = int(rows[i])
-            self.objections.setdefault(row, []).append(Objection(stage.name, no.reason))
             self.end(
                 row, stage.name, Verdict(Outcome.REJECTED, no.reason, no.value, no.bound, no.detail)
             )
@@ -91,7 +103,7 @@ class Decisions:
 
     def only(self, row: int) -> bool:
         """Whether the unit would have been kept but for the one reason that it was rejected for."""
-        return len(self.objections.get(row, ())) == 1
+        return bool(self.objections[row] == 1)
 
     def verdicts(self) -> Iterator[tuple[int, str, Verdict]]:
         """Row, stage that ended it ('' if kept) and verdict, for every unit."""

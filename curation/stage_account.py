@@ -225,12 +225,7 @@ def _histogram(stage: Stage, column: Column, decisions: Decisions, rows: np.ndar
     status = column.status[rows]
     valued = rows[status == MEASURED]
     rejected = decisions.ended_in(stage.name)[valued] == decisions.REJECTED
-    only = np.zeros(len(valued), dtype=bool)
-    for place in np.flatnonzero(rejected):
-        only[place] = all(
-            o.stage == stage.name and o.fact == fact.name
-            for o in decisions.objections[int(valued[place])]
-        )
+    only = rejected & decisions.only_by(stage.name, fact.name, valued)
     op = next((b.op for b in stage.bounds().values() if b.fact == fact.name), "")
     return Histogram.of(
         fact.name,

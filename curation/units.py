@@ -80,7 +80,9 @@ class Column:
     def digest(self) -> str:
         """sha256 of the values."""
         if self.fact.dtype is str:
-            data = "\n".join("" if v is None else f"{len(v)} {v}" for v in self.values).encode()
+            texts = ["" if text is None else text for text in self.values]
+            lengths = [-1 if text is None else len(text) for text in self.values]
+            data = np.array(lengths, np.int64).tobytes() + "".join(texts).encode()
         else:
             data = self.values.tobytes()
         return hashlib.sha256(data).hexdigest()

@@ -143,7 +143,8 @@ def find_sources(sources: Sequence[str], *, skip: Path | None, rules: Rules) -> 
             local.append(source)
     if local:
         files.update(find_files(local, skip=skip))
-    return Found(sorted(files), sorted(remotes.values()), rules, columns)
+    in_order = sorted(files, key=lambda file: file.parts)  # as paths compare, but quicker
+    return Found(in_order, sorted(remotes.values()), rules, columns)
 
 
 def with_captions(listed: Sequence[Remote]) -> list[Remote]:
