@@ -160,10 +160,10 @@ def _moved(
             continue
         before = int(np.searchsorted(times, span[0] + _SLACK, "right")) - 1
         after = int(np.searchsorted(times, span[1] - _SLACK))
-        for place in sorted((before, after), key=lambda i: (abs(times[i] - times[found[k]]), i)):
-            fits = found[k - 1] < place < found[k + 1] and _span_at(spans, times[place]) is None
+        between = [i for i in (before, after) if found[k - 1] < i < found[k + 1]]
+        for place in sorted(between, key=lambda i: (abs(times[i] - times[found[k]]), i)):
             if (
-                fits
+                _span_at(spans, times[place]) is None
                 and abs(times[place] - times[found[k]]) <= slack + _SLACK
                 and times[place] - times[found[k - 1]] <= longest
                 and times[found[k + 1]] - times[place] <= longest

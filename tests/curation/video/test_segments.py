@@ -102,6 +102,15 @@ def test_long_takes_are_cut_in_pauses_near_by():
     assert not any(8.0 < t < 10.3 for t in inner)
 
 
+def test_speech_that_outlasts_the_picture_or_begins_before_it_is_no_trouble():
+    times = np.arange(0, 251) / 25
+    for span in ([[4.0, 99.0]], [[-5.0, 6.0]], [[-5.0, 99.0]]):
+        spans = np.array(span)
+        assert parted(times, 0, 250, 6.0, spans, 0.5)[-1][1] == 250
+        assert 0 < earlier(times, 125, 0, spans, 9.0) <= 125
+        assert 125 <= later(times, 125, 250, spans, 9.0) < 250
+
+
 def test_edges_at_cuts_move_inwards_only_and_only_near():
     times = np.arange(0, 101) / 25
     spans = np.array([[1.7, 2.2]])
