@@ -61,7 +61,8 @@ class Loader:
     """Reads batches of a latent data set in the order of a mixture.
 
     max_corrupt: how many different damaged samples may be left out before DatasetError ends the
-    run; each is logged once, and `corrupt` names them. cache_bytes: decoded samples kept in memory.
+    run; each is logged once, and `corrupt` names them. barred: samples that are not to be used, and
+    why; see `bar`. cache_bytes: decoded samples kept in memory.
     """
 
     data: LatentDataset
@@ -69,6 +70,7 @@ class Loader:
     max_corrupt: int = 0
     cache_bytes: int = 1 << 29
     corrupt: dict[str, str] = field(default_factory=dict)
+    barred: dict[str, str] = field(default_factory=dict)
     _cache: OrderedDict[int, LatentSample] = field(default_factory=OrderedDict)
     _cached: int = 0
 
@@ -84,6 +86,10 @@ class Loader:
         samples = [self._sample(draw, int(slot)) for slot in slots]
         return collate(step, draw.task, slots, samples)
 
+    def bar(self, key: str, why: str) -> None:
+        """Leaves a sample out from the next batch on."""
+        self.barred[key] = why
+
     def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Batches of steps [start, stop), the next one being read while one is in use."""
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
@@ -91,6 +97,8 @@ class Loader:
             for step in range(start, stop):
                 assert waiting is not None
                 ready = waiting.result()
+                if any(key in self.barred for key in ready.keys):  # since it was read
+                    ready = self.batch(step, rank, world)
                 waiting = (
                     reader.submit(self.batch, step + 1, rank, world) if step + 1 < stop else None
                 )
@@ -100,7 +108,7 @@ class Loader:
         row = int(draw.rows[slot])
         for attempt in range(1, len(self.data) + 1):
             key = self.data.column("key")[row]
-            if key not in self.corrupt:
+            if key not in self.corrupt and key not in self.barred:
                 try:
                     return self._read(row)
                 except DatasetError as error:
@@ -112,7 +120,7 @@ class Loader:
                             f"allowed (max_corrupt). The last one: {error}"
                         ) from error
             row = self.mixture.substitute(draw, slot, attempt)
-        raise DatasetError(f"every sample of task {draw.task!r} is damaged.")
+        raise DatasetError(f"every sample of task {draw.task!r} is damaged or left out.")
 
     def _read(self, row: int) -> LatentSample:
         if row in self._cache:

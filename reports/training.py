@@ -34,6 +34,7 @@ MAX_JSON = 4 << 20
 MAX_SAMPLES = 24
 SAMPLE_BYTES = 3_000_000  # of all pictures together, so that the page stays below 5 MB
 STEPS_KEPT = 200_000
+MAX_SPIKES = 500
 _SAMPLE = re.compile(r"^step-(\d{1,12})\.jpg$")
 SHADES = 6
 
@@ -41,13 +42,16 @@ SHADES = 6
 @dataclass
 class StageLog:
     """What one stage left. steps: (step, task, loss or None, seconds). checks: validations. asked:
-    the stage as its newest checkpoint holds it. damaged: lines that are no record."""
+    the stage as its newest checkpoint holds it. spikes: (step, clip, why) of updates left out, the
+    first MAX_SPIKES of them; left_out: how many updates. damaged: lines that are no record."""
 
     name: str
     steps: list[tuple[int, str, float | None, float]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     asked: Mapping[str, Any] = field(default_factory=dict)
     samples: list[tuple[int, Path]] = field(default_factory=list)
+    spikes: list[tuple[int, str, str]] = field(default_factory=list)
+    left_out: int = 0
     damaged: int = 0
     modified: float = 0.0
 
@@ -95,7 +99,13 @@ def _take(log: StageLog, record: Any) -> None:
         seconds = float(record.get("seconds", 0.0))
         if not math.isfinite(seconds):
             raise ValueError("seconds that are no number")
-        log.steps.append((int(record["step"]), str(record["task"])[:60], told, seconds))
+        step = int(record["step"])
+        log.steps.append((step, str(record["task"])[:60], told, seconds))
+        if skipped := record.get("skipped"):
+            log.left_out += 1
+            named = skipped.items() if isinstance(skipped, dict) else [(k, "") for k in skipped]
+            spikes = [(step, str(key)[:200], str(why)[:300]) for key, why in named]
+            log.spikes += spikes[: MAX_SPIKES - len(log.spikes)]
 
 
 def _numbers(values: Any) -> dict[str, float]:
@@ -172,6 +182,7 @@ def _stage(log: StageLog, key: str, room: int) -> Markup:
         lines("Held-out loss by task", held, unit="EMA weights, the same noise and times"),
         _by_time(log),
         _mix(log),
+        _spikes(log),
         lines("Throughput", speed, unit="s"),
         _samples(log, room),
         id=key,
@@ -183,7 +194,6 @@ def _tiles(log: StageLog) -> Markup:
     done = log.steps[-1][0] + 1 if log.steps else 0
     seconds = [s for *_, s in log.steps if s > 0]
     each = statistics.median(seconds) if seconds else 0.0
-    skipped = sum(loss is None for _, _, loss, _ in log.steps)
     batch = asked.get("batch")
     rate = f"{batch / each:,.1f} samples/s" if isinstance(batch, int) and each else ""
     first, last = ((log.checks[i]["held_out"] if log.checks else None) for i in (0, -1))
@@ -194,7 +204,7 @@ def _tiles(log: StageLog) -> Markup:
         else ("Held-out loss", number(last), f"was {number(first)}"),
         ("A step takes", f"{each:.3g} s", rate),
         ("Time in steps", duration(sum(seconds)), ""),
-        ("Left out", count(skipped), "updates that were not finite"),
+        ("Left out", count(log.left_out), "updates, for losses that spiked or are no number"),
     ]
     found = [el("div", el("dt", n), el("dd", el("b", v), el("small", s))) for n, v, s in tiles]
     told = el("p", f"{plural(log.damaged, 'line')} of {METRICS} could not be read.", class_="warn")
@@ -251,6 +261,16 @@ def _mix(log: StageLog) -> Markup:
         ])  # fmt: skip
     head = ["Task", "Asked", "Achieved", "Steps", "Steps too many"]
     return el("div", table(head, rows, class_="numbers", caption="Data mix"), class_="chart")
+
+
+def _spikes(log: StageLog) -> Markup | None:
+    """Clips that updates were left out for."""
+    if not log.spikes:
+        return None
+    rows = [[el("td", count(step), class_="n"), text(key, 200, mono=True), text(why, 300)]
+            for step, key, why in log.spikes]  # fmt: skip
+    caption = "Updates left out, and the clips they are traced to"
+    return el("div", table(["Step", "Clip", "Its"], rows, caption=caption), class_="chart")
 
 
 def _samples(log: StageLog, room: int) -> Markup | None:

@@ -88,6 +88,23 @@ class StageGate(_Data):
     steps: int = Field(default=50, gt=0)
 
 
+class SpikeRule(_Data):
+    """When an update is left out (training/spikes.py).
+
+    above: robust standard deviations of the logarithm of the loss above its median; 0 watches only
+    for what is no number. after: losses of a kind that must have been seen. strikes: spikes after
+    which a clip is barred. in_a_row: steps with a spike after which the run goes back to its last
+    checkpoint; roll_backs: how often it may. most_barred: clips, beyond which it ends.
+    """
+
+    above: float = Field(default=8.0, ge=0)
+    after: int = Field(default=16, ge=4, le=64)
+    strikes: int = Field(default=2, gt=0)
+    in_a_row: int = Field(default=3, gt=0)
+    roll_backs: int = Field(default=2, ge=0)
+    most_barred: int = Field(default=64, ge=0)
+
+
 class TrainStage(_Data):
     """One row of a curriculum. tasks: weights of the mixture, realised within one step.
 
@@ -96,8 +113,8 @@ class TrainStage(_Data):
     trains the Refiner of TrainOptions.base, whose attention leaves out `sparsity` of its key tiles
     in the end (paper section 4.5: about a third is kept), but in its dense_layers. residual: of the
     Refiner, see `refiner_of`; without it, its head too starts as the base's. gate: None lets every
-    outcome pass. samples: of how many held-out captions clips are made at every checkpoint, to be
-    looked at.
+    outcome pass. spikes: which updates are left out. samples: of how many held-out captions clips
+    are made at every checkpoint, to be looked at.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
@@ -116,6 +133,7 @@ class TrainStage(_Data):
     validate_every: int = Field(default=100, gt=0)
     checkpoint_every: int = Field(default=200, gt=0)
     max_corrupt: int = Field(default=0, ge=0)
+    spikes: SpikeRule = SpikeRule()
     gate: StageGate | None = None
     samples: int = Field(default=0, ge=0, le=16)
 

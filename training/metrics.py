@@ -59,6 +59,13 @@ class MetricsLog(AbstractContextManager):
 
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
+    def rewind(self, step: int) -> None:
+        """Takes back what was logged beyond a step: it comes again."""
+        with writing(self.path):
+            self._file.close()
+            self._trim(step)
+            self._file = self.path.open("a", buffering=1)
+
     def write(self, record: Mapping[str, Any]) -> None:
         with writing(self.path):
             print(json.dumps(record), file=self._file)

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from reelmill import __version__
 from reelmill.datasets.latents import LatentDataset, held_out_rows
-from reelmill.datasets.loader import Batch, Loader, collate, make_pools
-from reelmill.datasets.mixture import Mixture, permute
-from reelmill.errors import CheckpointError, DatasetError, Diverged, Interrupted, UsageError
+from reelmill.datasets.loader import Batch
+from reelmill.errors import CheckpointError, Diverged, Interrupted, UsageError
 from reelmill.kernels.sparsity import SparsitySchedule
 from reelmill.model.mmdit import MMDiT, part_of
 from reelmill.model.pipeline import Pipeline
@@ -42,12 +41,12 @@ from reelmill.training.metrics import Meter, MetricsLog
 from reelmill.training.objective import draw, flow_loss, held_out_draw
 from reelmill.training.optim import EMA, learning_rate, make_adamw
 from reelmill.training.samples import save_samples
+from reelmill.training.spikes import Spikes
+from reelmill.training.stage_data import HELD_OUT_DRAWS, held_out_batches, train_loader
 from reelmill.training.tasks import TASKS
 
 log = logging.getLogger(__name__)
-HELD_OUT_DRAWS = 32  # noises and times per task behind a held-out loss
 NOT_LEARNED = {"checkpoint_every", "gate", "samples"}  # of a stage: what no weight depends on
-MAX_SKIPPED = 3  # consecutive steps without a finite loss before the run gives up
 
 
 def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
@@ -128,8 +127,8 @@ class StageRun:
         self.stage, self.options, self.data, self.stop = stage, options, data, stop
         self.folder = options.output / stage.name
         self.validation = options.curriculum.validation
-        self.train_loader = _train_loader(stage, options.seed, data)
-        self.held_out_batches = _held_out_batches(stage, self.validation, data)
+        self.train_loader = train_loader(stage, options.seed, data)
+        self.held_out_batches = held_out_batches(stage, self.validation, data)
         self.constants = {n: torch.from_numpy(a).float() for n, a in data.constants.items()}
         base = self._base()
         model_config = (
@@ -165,7 +164,8 @@ class StageRun:
         self.optimizer = make_adamw(self.named.items(), stage.optim)
         self.ema = EMA(self.named.items(), stage.optim.ema_decay)
         self.step = 0
-        self.skipped = 0
+        self.spikes = Spikes(stage.spikes)
+        self.rolled_back = 0
         self.held_out_objective = Objective(video_floor=stage.objective.video_floor)
         self.meter = Meter()
         self.held_out: list[tuple[int, float]] = []
@@ -181,8 +181,10 @@ class StageRun:
             self._validate()
         path = found
         with MetricsLog(self.folder, self.step, tensorboard=self.options.tensorboard) as metrics:
-            for batch in self.train_loader.batches(self.step, stage.steps):
+            for batch in self._batches(metrics):
                 metrics.write(self._train_step(batch))
+                if self.spikes.must_go_back:
+                    continue
                 if self.step % stage.validate_every == 0 or self.step == stage.steps:
                     metrics.write(self._validate())
                 text = f"{stage.name}: held-out loss {self.held_out[-1][1]:.4f}"
@@ -228,16 +230,15 @@ class StageRun:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), stage.optim.clip_norm)
         loss, grad_norm = losses.total.item(), norm.item()
         record = {"step": self.step, "task": batch.task, "loss": loss, "lr": rate}
-        if math.isfinite(loss) and math.isfinite(grad_norm):
+        spikes = self.spikes.judge(batch, losses, grad_norm)
+        if not spikes:
             self.optimizer.step()
             self.ema.update(self.named, self.step)
             self.meter.add(batch.task, losses)
-            self.skipped = 0
             record["grad_norm"] = grad_norm
         else:
-            self._skip(batch, loss, grad_norm)
-            record["skipped"] = list(batch.keys)
-            record["loss"] = None
+            self._leave_out(spikes)
+            record |= {"skipped": spikes, "loss": loss if math.isfinite(loss) else None}
         self.step += 1
         record["seconds"] = round(time.perf_counter() - began, 4)
         return record
@@ -250,16 +251,53 @@ class StageRun:
         )
         return [schedule.training(step, layer) for layer in range(len(self.model.layers))]
 
-    def _skip(self, batch: Batch, loss: float, grad_norm: float) -> None:
-        self.skipped += 1
-        what = f"step {self.step}, task {batch.task}: loss {loss}, gradient norm {grad_norm}"
-        log.warning("update left out at %s; clips %s", what, ", ".join(batch.keys))
-        if self.skipped >= MAX_SKIPPED:
+    def _batches(self, metrics: MetricsLog) -> Iterator[Batch]:
+        """Batches to the last step, from the last checkpoint again where the run must go back."""
+        while self.step < self.stage.steps:
+            for batch in self.train_loader.batches(self.step, self.stage.steps):
+                yield batch
+                if self.spikes.must_go_back:
+                    self._go_back()
+                    metrics.rewind(self.step)
+                    break
+
+    def _leave_out(self, spikes: Mapping[str, str]) -> None:
+        for key, why in spikes.items():
+            log.warning("step %d: update left out for clip %s: its %s", self.step, key, why)
+        for key in self.spikes.barred(spikes):
+            self._bar(key, spikes[key])
+
+    def _bar(self, key: str, why: str) -> None:
+        log.warning("clip %s is left out from now on: its %s", key, why)
+        self.train_loader.bar(key, why)
+        if len(self.train_loader.barred) > self.stage.spikes.most_barred:
             raise Diverged(
-                f"training diverged: {self.skipped} steps in a row were not finite; the last one "
-                f"was {what}, clips {', '.join(batch.keys)}. Lower optim.lr, or see what these "
-                "clips are (`reelmill why`). The last checkpoint is from before."
+                f"{len(self.train_loader.barred)} clips had to be left out of stage "
+                f"{self.stage.name!r}, and {self.stage.spikes.most_barred} may "
+                f"(spikes.most_barred). The last one was {key}: its {why}."
             )
+
+    def _go_back(self) -> None:
+        """To the last checkpoint, without the clips of the spikes that led here."""
+        row, barred = self.spikes.row, dict(self.train_loader.barred)
+        clips = {key: why for spikes in row for key, why in spikes.items()}
+        found = checkpoints.latest(self.folder / "checkpoints")
+        if found is None or self.rolled_back >= self.stage.spikes.roll_backs:
+            told = "; ".join(f"{key}: its {why}" for key, why in clips.items())
+            raise Diverged(
+                f"training diverged: the losses of {len(row)} steps in a row spiked, the last of "
+                f"them step {self.step - 1}, {'after' if found else 'without'} going back to a "
+                f"checkpoint. {told}. Lower optim.lr, or see what these clips are (`reelmill "
+                "why`). The last checkpoint is from before."
+            )
+        self.rolled_back += 1
+        left = self.step
+        self._restore(checkpoints.load(found, config=self.config))
+        self.spikes.row.clear()
+        self.train_loader.barred.update(barred)
+        for key, why in clips.items():
+            self._bar(key, why)
+        log.warning("from step %d back to step %d, without those clips", left, self.step)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, Any]:
@@ -295,7 +333,9 @@ class StageRun:
         state = {
             "held_out": self.held_out,
             "meter": self.meter.sums,
-            "skipped": self.skipped,
+            "spikes": self.spikes.state(),
+            "barred": self.train_loader.barred,
+            "rolled_back": self.rolled_back,
             "corrupt": self.train_loader.corrupt,
             "unreviewed": self.unreviewed,
             "version": __version__,
@@ -324,7 +364,9 @@ class StageRun:
         self.step = point.step
         self.held_out = [(int(step), float(loss)) for step, loss in point.state["held_out"]]
         self.meter.sums = {name: list(pair) for name, pair in point.state["meter"].items()}
-        self.skipped = int(point.state["skipped"])
+        self.spikes.restore(point.state["spikes"])
+        self.train_loader.barred = dict(point.state["barred"])
+        self.rolled_back = max(self.rolled_back, int(point.state["rolled_back"]))
         self.train_loader.corrupt.update(point.state["corrupt"])
         self.unreviewed = self.unreviewed or bool(point.state["unreviewed"])
         log.info("stage %s goes on from step %d", self.stage.name, self.step)
@@ -369,36 +411,3 @@ def _load_weights(model: MMDiT, weights: Mapping[str, Tensor]) -> None:
         model.load_state_dict(dict(weights), strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"these weights are of another model: {error}") from error
-
-
-def _train_loader(stage: TrainStage, seed: int, data: LatentDataset) -> Loader:
-    held = held_out_rows(data.column("asset"), stage.held_out)
-    pools = {name: make_pools(data, _usable(name, data) & ~held) for name in stage.tasks}
-    mixture = Mixture(stage.tasks, pools, stage.batch, seed)
-    return Loader(data, mixture, max_corrupt=stage.max_corrupt)
-
-
-def _held_out_batches(
-    stage: TrainStage, tasks: Mapping[str, float], data: LatentDataset
-) -> dict[str, Batch]:
-    """One fixed batch per task, of samples of its largest held-out bucket."""
-    held = held_out_rows(data.column("asset"), stage.held_out)
-    found = {}
-    for name in tasks:
-        pools = make_pools(data, _usable(name, data) & held)
-        if not pools:
-            raise DatasetError(
-                f"no held-out sample for task {name!r}: {len(set(data.column('asset')))} source "
-                "files are too few. Encode more clips that it can use."
-            )
-        pool = max(pools, key=lambda p: len(p.rows))
-        rows = pool.rows[permute(np.arange(len(pool.rows)), len(pool.rows), "held out")]
-        slots = np.arange(HELD_OUT_DRAWS)
-        samples = [data.read(int(row)) for row in rows[slots % len(rows)]]
-        found[name] = collate(0, name, slots, samples)
-    return found
-
-
-def _usable(task: str, data: LatentDataset) -> np.ndarray:
-    frames, audible = np.array(data.column("frames")), np.array(data.column("has_audio"))
-    return TASKS[task].usable(frames, audible, bool(data.manifest.options.get("low")))
