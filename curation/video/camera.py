@@ -68,6 +68,7 @@ class Camera(FrameStage):
     still: float = 0.01
     min_camera_speed: Bound = at_least(None, "camera_speed", "static_camera")
     max_camera_speed: Bound = at_most(1.0, "camera_speed", "camera_too_fast")
+    min_camera_shake: Bound = at_least(None, "camera_shake", "too_smooth")
     max_camera_shake: Bound = at_most(0.5, "camera_shake", "shaky")
 
     def open(self, info: MediaInfo) -> _Fits:

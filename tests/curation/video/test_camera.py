@@ -12,6 +12,8 @@ from tests.frames import broken, measured
 
 from reelmill.curation.stage import NotApplicable
 from reelmill.curation.video.camera import Camera
+from reelmill.curation.video.coded_motion import CodedMotion
+from reelmill.curation.video.motion import Motion
 from reelmill.datasets.media.encode import write_video
 
 FPS = 24
@@ -115,6 +117,25 @@ def test_clips_have_their_own_moves(tmp_path):
 def test_a_flat_picture_tells_nothing(tmp_path):
     write_video(tmp_path / "a.mp4", np.full((48, 90, 160, 3), 128, np.uint8), fps=FPS)
     assert isinstance(measured(Camera(), tmp_path / "a.mp4").facts["camera"], NotApplicable)
+
+
+@pytest.mark.parametrize(
+    ("stage", "fact"),
+    [
+        (Motion(), "motion"),
+        (CodedMotion(), "coded_motion"),
+        (Camera(), "camera_speed"),
+        (Camera(), "camera_shake"),
+    ],
+)
+def test_motion_is_bounded_on_both_sides(stage, fact):
+    low, high = (
+        next(n for n, b in stage.bounds().items() if b.fact == fact and b.op == op)
+        for op in (">=", "<=")
+    )
+    bounded = stage.with_field(low, 0.1).with_field(high, 0.2)
+    assert [len(broken(bounded, {fact: value})) for value in (0.05, 0.15, 0.25)] == [1, 0, 1]
+    assert broken(bounded, {fact: 0.05}) != broken(bounded, {fact: 0.25})
 
 
 @pytest.mark.media
