@@ -8,7 +8,8 @@ fetched.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -126,19 +127,34 @@ class Vision:
 def _network(folder: Path, class_name: str) -> Any:
     import transformers
 
-    network, told = getattr(transformers, class_name).from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
+    with _quiet(transformers.utils.logging):
+        network, told = getattr(transformers, class_name).from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
     if lacking := sorted(told["missing_keys"]):
         raise WeightsError(
             f"{folder} lacks {len(lacking)} of the weights of {class_name}, such as {lacking[0]}."
         )
     return network.eval()
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Without a list of the weights of text towers, which are left out on purpose."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _json(path: Path) -> dict[str, Any]:
