@@ -280,22 +280,20 @@ class LatentDataset:
 
     def read(self, row: int) -> LatentSample:
         """The sample of a row. Raises DatasetError when a byte of it is not what was written."""
-        key = self._columns["key"][row]
-        data, meta = self._member(row, "data"), self._member(row, "meta")
-        where = f"sample {key} in {self.folder / self._columns['part'][row]}.tar"
+        data, meta = self._members(row)
         try:
-            tensors = _tensors(data, where)
-            fields = json.loads(meta)
+            tensors = safetensors.numpy.load(data)
+            fields = json.loads(meta.decode())
             video = tensors["video"]
             low = tensors.get("low")
             if video.ndim != 4 or not isinstance(fields, dict):
                 raise ValueError(f"video of shape {video.shape}")
             if low is not None and (low.ndim != 4 or 2 * low.shape[1] - 1 != video.shape[1]):
                 raise ValueError(f"low of shape {low.shape} beside video of shape {video.shape}")
-        except (ValueError, KeyError, RecursionError) as error:
-            raise DatasetError(f"{where} is no latent sample: {error}") from error
+        except (ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
+            raise DatasetError(f"{self._where(row)} is no latent sample: {error}") from error
         return LatentSample(
-            key=key,
+            key=self._columns["key"][row],
             asset=self._columns["asset"][row],
             video=video,
             audio=tensors.get("audio"),
@@ -304,24 +302,50 @@ class LatentDataset:
             low=low,
         )
 
-    def _member(self, row: int, name: str) -> bytes:
+    def _where(self, row: int) -> str:
+        part = self._columns["part"][row]
+        return f"sample {self._columns['key'][row]} in {self.folder / part}.tar"
+
+    def _members(self, row: int) -> tuple[bytes, bytes]:
+        """Tensors and meta, read at once: they lie one behind the other."""
         columns = self._columns
-        part, size = columns["part"][row], columns[f"{name}_bytes"][row]
-        path = self.folder / f"{part}.tar"
-        if not _PART.fullmatch(part) or not 0 <= size <= MAX_SAMPLE_BYTES:
-            raise DatasetError(f"latent index of {self.folder} names part {part!r}, {size} bytes.")
+        part = columns["part"][row]
+        spans = [
+            (columns[f"{name}_offset"][row], columns[f"{name}_bytes"][row])
+            for name in ("data", "meta")
+        ]
+        first, end = min(spans)[0], max(offset + size for offset, size in spans)
+        if part not in self._files:
+            self._open(part)
+        if first < 0 or not 0 <= end - first <= MAX_SAMPLE_BYTES or min(s for _, s in spans) < 0:
+            raise DatasetError(
+                f"latent index of {self.folder} has sample {columns['key'][row]} of part {part!r} "
+                f"lie at {spans}."
+            )
         try:
-            if part not in self._files:
-                self._files[part] = os.open(path, os.O_RDONLY)
-            data = os.pread(self._files[part], size, columns[f"{name}_offset"][row])
+            both = os.pread(self._files[part], end - first, first)
+        except OSError as error:
+            path = self.folder / f"{part}.tar"
+            raise DatasetError(f"latent shard {path} cannot be read: {error.strerror}.") from error
+        data, meta = (both[offset - first : offset - first + size] for offset, size in spans)
+        for name, bytes_, (_, size) in zip(("data", "meta"), (data, meta), spans, strict=True):
+            if len(bytes_) != size or zlib.crc32(bytes_) != columns[f"{name}_crc32"][row]:
+                raise DatasetError(
+                    f"{self._where(row)} is damaged: {len(bytes_)} of {size} bytes, and their "
+                    "crc32 is not the index's. Encode that part again."
+                )
+        return data, meta
+
+    def _open(self, part: str) -> None:
+        path = self.folder / f"{part}.tar"
+        if not _PART.fullmatch(part):
+            raise DatasetError(f"latent index of {self.folder} names part {part!r}.")
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise DatasetError(f"latent shard {path} cannot be read: {error.strerror}.") from error
-        if len(data) != size or zlib.crc32(data) != columns[f"{name}_crc32"][row]:
-            raise DatasetError(
-                f"sample {columns['key'][row]} in {path} is damaged: {len(data)} of {size} bytes, "
-                "and their crc32 is not the index's. Encode that part again."
-            )
-        return data
+        if self._files.setdefault(part, descriptor) != descriptor:
+            os.close(descriptor)  # another thread was first
 
     def close(self) -> None:
         for descriptor in self._files.values():

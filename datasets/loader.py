@@ -8,10 +8,11 @@ rank takes slots rank::world.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from reelmill.datasets.mixture import Mixture, Pool
 from reelmill.errors import DatasetError, UsageError
 
 log = logging.getLogger(__name__)
+AHEAD = 2  # batches that are read before they are asked for, by one thread: two hold each other up
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,17 @@ class Loader:
         self.barred[key] = why
 
     def batches(self, start: int, stop: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """Batches of steps [start, stop), the next one being read while one is in use."""
+        """Batches of steps [start, stop), the next AHEAD being read while one is in use."""
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
-            waiting = reader.submit(self.batch, start, rank, world) if start < stop else None
-            for step in range(start, stop):
-                assert waiting is not None
-                ready = waiting.result()
+            steps = iter(range(start, stop))
+            waiting = deque(
+                reader.submit(self.batch, step, rank, world) for step in islice(steps, AHEAD)
+            )
+            while waiting:
+                ready = waiting.popleft().result()
                 if any(key in self.barred for key in ready.keys):  # since it was read
-                    ready = self.batch(step, rank, world)
-                waiting = (
-                    reader.submit(self.batch, step + 1, rank, world) if step + 1 < stop else None
-                )
+                    ready = reader.submit(self.batch, ready.step, rank, world).result()
+                waiting += (reader.submit(self.batch, s, rank, world) for s in islice(steps, 1))
                 yield ready
 
     def _sample(self, draw: Any, slot: int) -> LatentSample:
@@ -152,7 +154,7 @@ def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSam
     if len(sounds) == len(samples):
         if len({s.shape for s in sounds}) > 1:
             raise DatasetError("samples of one bucket have sounds of different lengths.")
-        audio = np.stack(sounds).astype(np.float32)
+        audio = _stack(sounds)
     small = [s.low for s in samples if s.low is not None]
     low = small if len(small) == len(samples) else None
     texts = [s.text for s in samples if s.text is not None]
@@ -168,11 +170,19 @@ def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSam
         task=task,
         slots=slots,
         keys=tuple(s.key for s in samples),
-        video=np.stack([s.video for s in samples]).astype(np.float32),
+        video=_stack([s.video for s in samples]),
         audio=audio,
         text=text,
         text_mask=mask,
         captions=tuple(str(s.meta.get("caption", "")) for s in samples),
         meta=tuple(s.meta for s in samples),
-        low=None if low is None else np.stack(low).astype(np.float32),
+        low=None if low is None else _stack(low),
     )
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 [n, ...], in one copy."""
+    whole = np.empty((len(arrays), *arrays[0].shape), np.float32)
+    for place, array in zip(whole, arrays, strict=True):
+        place[...] = array
+    return whole
