@@ -82,14 +82,55 @@ class MouthSync(nn.Module):
 
     def lips(self, mouths: torch.Tensor) -> torch.Tensor:
         """[n, frames - 4, width], of length 1, of float32 [n, frames, 48, 48], 0 to 255."""
-        light = mouths / 255
-        flat = light - light.mean(dim=(2, 3), keepdim=True)
-        seen = self.lip_tower(flat[:, None] / 0.2)
-        return F.normalize(seen[..., 0, 0].transpose(1, 2), dim=-1)
+        seen = self._folded(centred(mouths))
+        return F.normalize(seen, dim=-1)
+
+    def _folded(self, flat: torch.Tensor) -> torch.Tensor:
+        """What `lip_tower` makes of [n, 1, frames, 48, 48]: [n, frames - 4, width].
+
+        The 5 frames of a window as channels of one picture, and moments as batch: the same sums,
+        with convolutions in two dimensions, which processors do faster.
+        """
+        windows = flat[:, 0].unfold(1, FRAMES, 1).permute(0, 1, 4, 2, 3)
+        count = windows.shape[1]
+        x = windows.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        for layer in self.lip_tower:
+            if isinstance(layer, nn.Conv3d):
+                weight = layer.weight[:, 0] if layer.in_channels == 1 else layer.weight[:, :, 0]
+                weight = weight.contiguous(memory_format=torch.channels_last)
+                x = F.conv2d(x, weight, layer.bias, layer.stride[1:], layer.padding[1:])  # type: ignore[arg-type]
+            elif isinstance(layer, nn.BatchNorm3d):
+                x = _normed(layer, x)
+            else:
+                x = layer(x)
+        return x.flatten(1).unflatten(0, (-1, count))
 
     def sound(self, mfcc: torch.Tensor) -> torch.Tensor:
         """[n, width], of length 1, of float32 [n, 13, 20]."""
-        return F.normalize(self.sound_tower(mfcc[:, None] / _MFCC_SPREAD), dim=-1)
+        heard = (mfcc[:, None] / _MFCC_SPREAD).contiguous(memory_format=torch.channels_last)
+        return F.normalize(self.sound_tower(heard), dim=-1)
+
+
+def centred(mouths: torch.Tensor) -> torch.Tensor:
+    """[n, 1, frames, 48, 48], each picture about its mean, of [n, frames, 48, 48], 0 to 255."""
+    light = mouths / 255
+    return (light - light.mean(dim=(2, 3), keepdim=True))[:, None] / 0.2
+
+
+def _normed(layer: nn.BatchNorm3d, x: torch.Tensor) -> torch.Tensor:
+    """The layer over pictures [n, channels, h, w]."""
+    if layer.training and layer.num_batches_tracked is not None:
+        layer.num_batches_tracked.add_(1)
+    return F.batch_norm(
+        x,
+        layer.running_mean,
+        layer.running_var,
+        layer.weight,
+        layer.bias,
+        layer.training,
+        layer.momentum or 0.0,
+        layer.eps,
+    )
 
 
 def _layer3d(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.curation.audio.sounds import read_mono
 from tests.curation.lips.clips import clip_of, measured
 from tests.curation.lips.test_av_sync import TALKS
@@ -23,7 +25,7 @@ from reelmill.curation.lips.sync_training import (
     split,
     train_sync,
 )
-from reelmill.curation.models.mouth_sync import SIDE, MouthConfig, MouthSync
+from reelmill.curation.models.mouth_sync import SIDE, MouthConfig, MouthSync, centred
 from reelmill.curation.models.weights import Weights
 from reelmill.curation.models.yunet import YuNet
 from reelmill.datasets.corpus.talker import Talker, mouth_of
@@ -282,3 +284,17 @@ def test_what_is_skipped_is_named(tmp_path, media, weights):
         "vad_s.wav": "no picture or no sound",
         "panda_whales.mp4": "no face for 50 frames",
     }
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_lips_are_seen_as_the_tower_of_three_dimensions_sees_them(training):
+    """The quick way folds time; statistics and all, it is the network whose weights are stored."""
+    torch.manual_seed(0)
+    network = MouthSync(MouthConfig(16, 8)).train(training)
+    plain = copy.deepcopy(network)
+    mouths = torch.rand(2, 9, 48, 48) * 255
+    seen = plain.lip_tower(centred(mouths))[..., 0, 0].transpose(1, 2)
+    found = network.lips(mouths)
+    torch.testing.assert_close(found, F.normalize(seen, dim=-1), atol=2e-5, rtol=1e-4)
+    for name, value in plain.lip_tower.state_dict().items():
+        torch.testing.assert_close(network.lip_tower.state_dict()[name], value)
