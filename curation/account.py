@@ -284,6 +284,7 @@ def _notes(curation: Curation) -> list[str]:
         f"{'their' if ',' in stages else 'its'} weights {name!r} are absent."
         for name, stages in sorted(curation.absent.items())
     ]
+    notes += curation.open_gates
     chosen, selection = curation.chosen, curation.options.select
     if selection:
         undated = f", {chosen.undated} of them without a date" if chosen.undated else ""

@@ -28,6 +28,7 @@ from reelmill.curation.materialise import Materialised, Packer
 from reelmill.curation.measure import DECODE, LazyMedia, close_session
 from reelmill.curation.media_table import info_from
 from reelmill.curation.models.weights import Weights
+from reelmill.curation.open_gates import deciding, open_gates
 from reelmill.curation.passes import Advance, Passes
 from reelmill.curation.recipe import Recipe, check, load_yaml, override
 from reelmill.curation.recipes import KNOWN, audio, image, video
@@ -139,6 +140,9 @@ class Curation:
         self.workers: Crew = self._crew()
         self.weights = Weights(options.weights)
         self.absent = self._check_weights()
+        self.open_gates = [
+            told for recipe in self.recipes.values() for told in open_gates(recipe, self.absent)
+        ]
         found = find_sources(options.sources, skip=options.workspace, rules=options.ingest)
         self.chosen = choose(found, options.select, options.workspace, options.ingest)
         self.found = self.chosen.found
@@ -184,7 +188,7 @@ class Curation:
 
         Absent weights of a gate (a stage with a bound on what they measure) stop the run before
         it starts, unless allow_missing or the stage says that its weights are optional: a gate
-        that is not measured would let everything pass.
+        that is not measured would let everything pass. What stays open then is in `open_gates`.
         """
         absent: dict[str, list[str]] = {}
         for recipe in self.recipes.values():
@@ -195,7 +199,7 @@ class Curation:
                     stages = absent.setdefault(name, [])
                     if stage.name not in stages:
                         stages.append(stage.name)
-                    gate = [n for n, b in stage.bounds().items() if b.fact and b.value is not None]
+                    gate = deciding(stage)
                     cutter = recipe.stages[recipe.segmenter]
                     if isinstance(cutter, Segmenter) and cutter.listens().get(stage.name):
                         gate.append(f"what {cutter.name} joins shots by")

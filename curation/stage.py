@@ -112,7 +112,8 @@ class Resources:
     """What one worker of a stage takes. weights: names in the weights catalogue.
 
     optional: a run may start without the weights although the stage has bounds on what they
-    measure. Its facts then read `not measured`, which the report says at its top.
+    measure. Its facts then read `not measured`, which the start of the run and the top of its
+    report say. For weights that nobody may give away alone.
     """
 
     cpus: float = 1.0

@@ -95,21 +95,6 @@ _ENTRIES = (
         folder="dnsmos_models",
     ),
     WeightsEntry(
-        name="nisqa",
-        what="NISQA v2: speech quality, noisiness, coloration, discontinuity, loudness",
-        licence="CC BY-NC-SA 4.0",
-        source="https://github.com/gabrielmittag/NISQA",
-        files=_github(
-            "gabrielmittag/NISQA",
-            "fe84f0f252abec382b24367d5b22498a7ce34dbb",
-            (
-                "weights/nisqa.tar",
-                1_051_663,
-                "7ec4cf937514dd3f8860b21e66fabd8ca87a168572675ef8d979c4c4ad2e805c",
-            ),
-        ),
-    ),
-    WeightsEntry(
         name="squim",
         what="SQUIM objective: STOI, PESQ and SI-SDR without a reference, 16 kHz",
         licence="CC BY 4.0",

@@ -140,6 +140,8 @@ def directly(options: CurateOptions) -> CurateResult:
     from reelmill.curation.engine import Curation
 
     curation = Curation(options)
+    for text in curation.open_gates:
+        console.note(f"note: {text}")
     for step in curation.steps():
         with console.bar(step.label, step.total) as advance:
             outcome = step.run(advance)
@@ -153,6 +155,8 @@ def through_prefect(options: CurateOptions) -> CurateResult:
     from reelmill.flows import settings
 
     curation = Curation(options)  # a wrong option is told before a server starts
+    for text in curation.open_gates:
+        console.note(f"note: {text}")
     settings.start(options.workspace / ".prefect")
     curation.warm_up()  # beside the server
     from reelmill.flows.curate import curate as flow
