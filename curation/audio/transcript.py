@@ -36,9 +36,16 @@ def count_words(text: str) -> int:
     return len(_WORD.findall(text))
 
 
+def is_sung(facts: Facts) -> bool:
+    """Whether a clip is one of singing, by its class."""
+    return facts.get("sound_class") == "singing"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Transcript(ClipStage):
-    """What Whisper hears (WhisperX), for clips with speech; singing counts where the VAD hears it.
+    """What Whisper hears (WhisperX), for clips with speech, and for clips whose class is singing.
+
+    Of speech it is given what the VAD takes for speech; of singing, which a VAD passes over, all.
 
     Any Whisper in CTranslate2 form serves: the folder `whisper` among the weights. Its digest is
     part of the measurement. The paper transcribes speech and singing (section 3.4) and names no
@@ -46,7 +53,9 @@ class Transcript(ClipStage):
     """
 
     kinds: ClassVar = AUDIBLE
+    version: ClassVar = 2
     needs: ClassVar = ("speech_ratio",)
+    reads: ClassVar = ("sound_class",)
     adds: ClassVar = (
         Fact("transcript", "", "All speech of the clip as text.", dtype=str),
         Fact("language", "", "ISO 639 code.", dtype=str),
@@ -83,11 +92,12 @@ class Transcript(ClipStage):
         speech = media.facts["speech_ratio"]
         if isinstance(speech, NoValue):
             return dict.fromkeys(_NAMES, speech)
-        if speech == 0:
+        sung = is_sung(media.facts)
+        if speech == 0 and not sung:
             return dict.fromkeys(_NAMES, NotApplicable("no speech"))
         if model is None:
             return dict.fromkeys(_NAMES, NotMeasured("weights 'whisper' absent"))
-        found = model()(media.audio(RATE), self.batch_size)
+        found = model()(media.audio(RATE), self.batch_size, sung=sung)
         if found is None:
             return dict.fromkeys(_NAMES, NotApplicable("no speech of 250 ms inside the clip"))
         single = NotApplicable("the model knows one language")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
+from reelmill.curation.audio.transcript import is_sung
 from reelmill.curation.stage import (
     AUDIBLE,
     Bound,
@@ -103,14 +104,17 @@ class TranscriptCheck(ClipStage):
     """Marks of invented transcripts. It reads the transcript and how long speech lasts, no media.
 
     Compression above 2.4 is Whisper's own bound (Radford et al. 2022, section 4.5). More than 40
-    characters for each second of speech is what NeMo Curator calls a hallucination; words that lie
-    where the VAD hears no speech show in the same figure, since the speech is then too short for
-    them. A clip all of whose sentences are stock phrases, or half of whose words repeat, is
-    rejected; those two numbers are ours. How sure the language is, Transcript itself judges.
+    characters for each second of speech, or of a clip of singing, is what NeMo Curator calls a
+    hallucination; words that lie where the VAD hears no speech show in the same figure, since the
+    speech is then too short for them. A clip all of whose sentences are stock phrases, or half of
+    whose words repeat, is rejected; those two numbers are ours. How sure the language is,
+    Transcript itself judges.
     """
 
     kinds: ClassVar = AUDIBLE
+    version: ClassVar = 2
     needs: ClassVar = ("transcript", "speech_ratio", "seconds")
+    reads: ClassVar = ("sound_class",)
     adds: ClassVar = (
         Fact("repetition", "", "Share of words in phrases said three times in a row."),
         Fact("compression_ratio", "", "Bytes over compressed bytes.", 0, 5),
@@ -139,7 +143,8 @@ def check(facts: Facts) -> Facts:
     assert isinstance(text, str)
     if not text.strip():
         return dict.fromkeys(_NAMES, NotApplicable("no words"))
-    spoken = float(speech) * float(seconds)  # type: ignore[arg-type]
+    share = 1.0 if is_sung(facts) else float(speech)  # type: ignore[arg-type]
+    spoken = share * float(seconds)  # type: ignore[arg-type]
     return {
         "repetition": repetition(text),
         "compression_ratio": compression_ratio(text),

@@ -58,7 +58,7 @@ class Whisper:
                     device,
                     compute_type=compute_type,
                     asr_options={"beam_size": beam_size},
-                    vad_model=_detector(),
+                    vad_model=_detector(self),
                     local_files_only=True,
                     threads=1,
                 )
@@ -67,18 +67,29 @@ class Whisper:
                 f"weights 'whisper' in {folder} cannot be loaded on {device} as {compute_type}: "
                 f"{error}. They must be a Whisper converted by CTranslate2."
             ) from error
+        self._sung = False
         self._mel = asr.log_mel_spectrogram
         self._most = asr.N_SAMPLES
 
-    def __call__(self, sound: np.ndarray, batch_size: int) -> Transcription | None:
-        """Transcribes float32 [n] at 16 kHz; None where there is no speech."""
-        spans = _spans(sound)
+    def __call__(
+        self, sound: np.ndarray, batch_size: int, *, sung: bool = False
+    ) -> Transcription | None:
+        """Transcribes float32 [n] at 16 kHz; None where there is no speech.
+
+        sung: all of it is looked at, since a detector of speech passes over singing.
+        """
+        self._sung = sung
+        spans = self.spans(sound)
         if not spans:
             return None
         language, probability = self._language(sound[round(spans[0][0] * RATE) :])
         found = self._pipeline.transcribe(sound, batch_size=batch_size, language=language)
         text = " ".join(segment["text"].strip() for segment in found["segments"])
         return Transcription(text.strip(), language, probability)
+
+    def spans(self, sound: np.ndarray) -> list[tuple[float, float]]:
+        """Seconds that are looked at, no span longer than a chunk."""
+        return _chunks(sound) if self._sung else _spans(sound)
 
     def _language(self, sound: np.ndarray) -> tuple[str, float | None]:
         """From the 30 s that begin with the first speech."""
@@ -104,7 +115,14 @@ def _spans(sound: np.ndarray) -> list[tuple[float, float]]:
     return [(span["start"] / RATE, span["end"] / RATE) for span in spans]
 
 
-def _detector() -> Any:
+def _chunks(sound: np.ndarray) -> list[tuple[float, float]]:
+    """All of it, in equal parts."""
+    seconds = len(sound) / RATE
+    count = -(-len(sound) // (CHUNK_S * RATE))
+    return [(seconds * i / count, seconds * (i + 1) / count) for i in range(count)]
+
+
+def _detector(whisper: Whisper) -> Any:
     """A voice detector as WhisperX wants it, which loads nothing from anywhere."""
     from whisperx.diarize import Segment
     from whisperx.vads import Silero, Vad
@@ -117,6 +135,6 @@ def _detector() -> Any:
             return audio
 
         def __call__(self, audio: dict[str, Any]) -> list[Any]:
-            return [Segment(start, end, "") for start, end in _spans(audio["waveform"])]
+            return [Segment(start, end, "") for start, end in whisper.spans(audio["waveform"])]
 
     return Detector(0.5)

@@ -206,3 +206,15 @@ def test_no_bound_is_set_by_default():
 def test_real_speech_reaches_the_model(shelf, media):
     clip = Heard(read_mono(media / "audio/whisper_jfk.flac"), {"speech_ratio": 0.7})
     assert heard([clip], Weights(shelf))[0]["transcript"] == "good morning"
+
+
+def test_singing_is_transcribed_where_a_detector_of_speech_hears_nothing(shelf):
+    """Steady noise, which silero takes for no speech: only its class says that it is sung."""
+    hum = noise(20, 16_000)[0].astype(np.float32)
+    facts = {"speech_ratio": 0.0, "sound_class": "singing"}
+    clips = [Heard(hum, facts), Heard(hum, {**facts, "sound_class": "music"})]
+    sung, spoken = heard(clips, Weights(shelf))
+    assert sung["transcript"] == "good morning"
+    assert sung["language"] == "fr"
+    assert set(spoken.values()) == {NotApplicable("no speech")}
+    assert [clip.asked for clip in clips] == [1, 0]

@@ -115,3 +115,14 @@ def test_the_stage_asks_for_no_media():
     with TranscriptCheck().session(Shelf({})) as measure:
         assert measure([clip]) == [check(known)]
     assert clip.asked == 0
+
+
+def test_of_singing_all_the_time_counts():
+    facts = {"transcript": "la " * 100, "speech_ratio": 0.1, "seconds": 10.0}
+    assert check(facts)["characters_per_second"] == pytest.approx(299)
+    assert check({**facts, "sound_class": "singing"})["characters_per_second"] == pytest.approx(
+        29.9
+    )
+    assert check({**facts, "speech_ratio": 0.0, "sound_class": "singing"})[
+        "characters_per_second"
+    ] == pytest.approx(29.9)
