@@ -26,6 +26,7 @@ from reelmill.curation.audio.transcript import Transcript
 from reelmill.curation.audio.transcript_check import TranscriptCheck
 from reelmill.curation.audio.true_peak import TruePeak
 from reelmill.curation.audio.voice import Voice
+from reelmill.curation.audio.word_times import WordTimes
 from reelmill.curation.balance import Balance
 from reelmill.curation.caption.caption import Caption
 from reelmill.curation.caption.category import Category
@@ -185,6 +186,7 @@ BY_CHOICE: tuple[Stage, ...] = (
     SQUIM(),
     UTMOS(),
     SoundClassByModel(),
+    WordTimes(),
     Continuity(),
     Highlight(),
     Embedding(),

@@ -102,6 +102,13 @@ _ENTRIES = (
         needs=("squim_objective_dns2020.pth",),
     ),
     WeightsEntry(
+        name="wav2vec2",
+        what="A wav2vec 2.0 that spells one language: when words are said",
+        licence="of the model that is chosen",
+        source="https://huggingface.co/facebook/wav2vec2-base-960h",
+        needs=("config.json", "model.safetensors", "vocab.json"),
+    ),
+    WeightsEntry(
         name="utmos",
         what="UTMOS, the strong learner of 2022: naturalness of speech, 16 kHz",
         licence="MIT",

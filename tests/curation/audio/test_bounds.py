@@ -21,6 +21,7 @@ from reelmill.curation.audio import (
     transcript_check,
     true_peak,
     voice,
+    word_times,
 )
 from reelmill.curation.lips.av_sync import AVSync
 from reelmill.curation.recipes import KNOWN
@@ -49,6 +50,8 @@ TABLE = [
     (transcript_check.TranscriptCheck(), "max_rate", 40.0, True, True, False),
     (sphinx_transcript.SphinxTranscript(), "max_outside", 0.2, True, True, False),
     (chunks.Chunks(), "min_seconds", 1.0, False, True, True),
+    (word_times.WordTimes(), "min_score", 0.2, False, True, True),
+    (word_times.WordTimes(), "max_unspoken", 0.5, True, True, False),
     (event_sync.EventSync(), "max_shift", 0.12, True, True, False),
     (AVSync(), "max_offset", 3.0, True, True, False),
     (AVSync(), "min_confidence", 1.5, False, False, True),
@@ -57,7 +60,7 @@ TABLE = [
 OFF = {
     "TruePeak.max_true_peak", "Bandwidth.min_bandwidth", "Voice.max_silence_ratio",
     "SQUIM.min_stoi", "SQUIM.min_pesq", "Transcript.min_language_probability",
-    "SphinxTranscript.max_outside", "Chunks.min_seconds",
+    "SphinxTranscript.max_outside", "Chunks.min_seconds", "WordTimes.min_score",
 }  # fmt: skip
 
 
