@@ -5,6 +5,8 @@ manifest/        source files and their hashes tracks/    arrays per frame or wi
 shards/<kind>/   curated shards                previews/  pictures and players for reports
 latents/         latent shards                 runs/<id>/ run.json, report.html
 cuts/            encoded clips on their way into shards
+joined/<kind>/   shards of which short clips are joined
+asked/           what models were asked, until a run ends well
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ def test_a_run_joins_counts_names_and_does_not_do_it_again(talks, weights):
 
 
 @pytest.mark.media
+@pytest.mark.slow
 def test_a_removed_source_leaves_joined_shards_as_if_it_had_never_been(talks, weights):
     run(talks / "all", weights)
     run(talks / "without", weights)
@@ -96,6 +97,7 @@ def test_a_removed_source_leaves_joined_shards_as_if_it_had_never_been(talks, we
 
 
 @pytest.mark.media
+@pytest.mark.slow
 def test_a_joined_set_that_says_nothing_of_itself_goes_with_a_removal(talks, weights):
     run(talks / "all", weights)
     workspace = open_workspace(talks / "all/w")

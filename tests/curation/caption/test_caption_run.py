@@ -145,6 +145,7 @@ def test_a_caption_that_another_worker_was_given_is_caught(films, monkeypatch):
     assert not (films / "w/asked").exists()
 
 
+@pytest.mark.slow
 def test_a_budget_is_that_of_all_workers(films, monkeypatch):
     monkeypatch.setattr(Caption, "batch_size", 1)
     for seed in range(3, 9):
