@@ -72,6 +72,7 @@ class Bar:
         self.total = total
         self.done = 0.0
         self._last = time.monotonic()
+        self._first: tuple[float, float] | None = None
 
     def __call__(self, n: int = 1) -> None:
         self.at(self.done + n)
@@ -83,7 +84,19 @@ class Bar:
         if now - self._last >= LOG_EVERY_S:
             self._last = now
             of = f" of {self.total:g}" if self.total else ""
-            log.info("%s: %g%s %s", self.label, done, of, text)
+            log.info("%s: %g%s%s %s", self.label, done, of, self._left(now), text)
+        self._first = self._first or (self._last, done)
+
+    def _left(self, now: float) -> str:
+        """How long the rest takes at the rate so far; what was there at first took no time."""
+        began, had = self._first or (now, self.done)
+        if not self.total or self.done <= had or self.done >= self.total:
+            return ""
+        seconds = (self.total - self.done) * (now - began) / (self.done - had)
+        hours, minutes = divmod(round(seconds / 60), 60)
+        if seconds < 90:
+            return f", about {seconds:.0f} s left"
+        return f", about {f'{hours} h ' if hours else ''}{minutes} min left"
 
 
 class _RichBar(Bar):
