@@ -13,8 +13,8 @@ from reelmill.flows.form import form
 from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import LogProgress, ended, run_task
 from reelmill.training.config import TrainOptions, TrainResult
+from reelmill.training.curriculum import CURRICULA, read_gate
 from reelmill.training.curriculum import curriculum as built_in
-from reelmill.training.curriculum import read_gate
 
 
 @flow(name="train", flow_run_name="train {curriculum}", retries=0)
@@ -22,7 +22,13 @@ from reelmill.training.curriculum import read_gate
 def train(
     latents: Annotated[Path, Field(description="Folder of latent shards.")],
     output: Annotated[Path, Field(description="The run's folder: checkpoints, metrics, export.")],
-    curriculum: Annotated[str, Field(description="Name of a built-in curriculum.")] = "demo",
+    curriculum: Annotated[
+        str,
+        Field(
+            description="Name of a built-in curriculum.",
+            json_schema_extra={"enum": sorted(CURRICULA)},
+        ),
+    ] = "demo",
     stages: Annotated[list[str], Field(description="Stages to run; empty: all.")] = [],  # noqa: B006
     seed: Annotated[int, Field(description="Seed of all that is random.")] = 0,
     unreviewed: Annotated[

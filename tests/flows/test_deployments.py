@@ -61,6 +61,25 @@ def test_entrypoints_exist_and_take_the_parameters_given(one: dict[str, Any]):
     assert one["description"]
 
 
+def test_forms_offer_what_there_is_to_choose_from():
+    from prefect.utilities.callables import parameter_schema
+
+    from reelmill.flows.approve import approve
+    from reelmill.flows.curate import curate
+    from reelmill.flows.train import train
+    from reelmill.training.curriculum import CURRICULA
+
+    for flow, name, choices in (
+        (train, "curriculum", CURRICULA),
+        (curate, "engine", ("local", "ray")),
+        (approve, "decision", ("approve", "reject")),
+    ):
+        assert set(parameter_schema(flow).properties[name]["enum"]) == set(choices)
+    properties = parameter_schema(curate).properties
+    assert {"format": "date", "type": "string"} in properties["since"]["anyOf"]
+    assert {"exclusiveMinimum": 0, "type": "number"} in properties["timeout"]["anyOf"]
+
+
 def test_every_flow_is_deployed():
     from prefect import Flow
 
