@@ -44,6 +44,7 @@ def quota_grid(stage: Balance, table: FactTable, kept: np.ndarray) -> QuotaGrid 
         motions=motions,
         asked=[count if count >= 0 else None for count in whole],
         cells=cells,
+        ceiling=stage.quota == "cap",
     )
 
 

@@ -15,7 +15,7 @@ SHADES = 5
 
 def quota_map(stage: StageReport, grid: QuotaGrid, told: str = "") -> Markup:
     """The figure. told: what its heading begins with."""
-    most = max(1, *(cell.kept for row in grid.cells for cell in row))
+    shade = _Shading(grid)
     head = el(
         "tr",
         el("th", "Concept", scope="col"),
@@ -26,8 +26,8 @@ def quota_map(stage: StageReport, grid: QuotaGrid, told: str = "") -> Markup:
         el(
             "tr",
             el("th", visible(name, 40), el("small", visible(looks, 200)), scope="row"),
-            [_cell(cell, most) for cell in cells],
-            _cell(_whole(cells, asked), most * len(cells)),
+            [shade.cell(cell) for cell in cells],
+            shade.cell(_whole(cells, asked), len(cells)),
         )
         for (name, looks), asked, cells in zip(
             grid.concepts.items(), grid.asked, grid.cells, strict=True
@@ -37,17 +37,23 @@ def quota_map(stage: StageReport, grid: QuotaGrid, told: str = "") -> Markup:
     end = el(
         "tr",
         el("th", "All", scope="row"),
-        [_cell(cell, most * len(rows)) for cell in columns],
-        _cell(_whole(columns, _sum(grid.asked)), most * len(rows) * len(columns)),
+        [shade.cell(cell, len(rows)) for cell in columns],
+        shade.cell(_whole(columns, _sum(grid.asked)), len(rows) * len(columns)),
     )
     caption = "Clips kept of those asked for, by concept and motion of the camera"
+    said: list[Child] = ["kept of asked; the fuller the shade, the nearer, "]
+    said.append(el("span", "▾ is short of it", class_="warn"))
+    if grid.ceiling:
+        caption = "Clips kept of those that came in, by concept and motion of the camera"
+        asked = [c.asked for row in grid.cells for c in row] + grid.asked
+        most = max((number for number in asked if number is not None), default=0)
+        said = [f"kept of those that came in; at most {count(most)} of each kind may stay"]
     return el(
         "figure",
         el(
             "figcaption",
             el("b", f"{told}concept × motion"),
-            "kept of asked; the fuller the shade, the nearer, ",
-            el("span", "▾ is short of it", class_="warn"),
+            said,
             el("a", stage.name, href=f"#{stage.slug}"),
         ),
         el(
@@ -73,16 +79,24 @@ def _whole(cells: list[QuotaCell], asked: int | None) -> QuotaCell:
     )
 
 
-def _cell(cell: QuotaCell, most: int) -> Markup:
-    """most: what a cell of which nothing is asked is shaded against."""
-    if not cell.into and not cell.asked:
-        return el("td", "–", class_="n quiet")
-    said: list[Child] = [el("b", count(cell.kept))]
-    if cell.asked is not None:
-        said.append(f" of {count(cell.asked)}")
-        if cell.kept < cell.asked:
+class _Shading:
+    """Cells of one map: what is asked of them, or else the fullest cell, is the fullest shade."""
+
+    def __init__(self, grid: QuotaGrid):
+        self.ceiling = grid.ceiling
+        self.most = max(1, *(cell.kept for row in grid.cells for cell in row))
+
+    def cell(self, cell: QuotaCell, together: int = 1) -> Markup:
+        """together: of how many cells it is the sum."""
+        if not cell.into and not cell.asked:
+            return el("td", "–", class_="n quiet")
+        asked = None if self.ceiling else cell.asked
+        said: list[Child] = [el("b", count(cell.kept))]
+        if self.ceiling or asked is not None:
+            said.append(f" of {count(cell.into if asked is None else asked)}")
+        if asked is not None and cell.kept < asked:
             said.append(el("span", " ▾", class_="warn"))
-    share = cell.kept / (most if cell.asked is None else max(1, cell.asked))
-    shade = min(SHADES, -(-int(1000 * share) * SHADES // 1000)) if cell.kept else 0
-    told = f"{plural(cell.into, 'clip')} came in, {percent(cell.kept, cell.into)} kept"
-    return el("td", said, title=told, class_=f"n h{shade}")
+        share = cell.kept / (self.most * together if asked is None else max(1, asked))
+        shade = min(SHADES, -(-int(1000 * share) * SHADES // 1000)) if cell.kept else 0
+        told = f"{plural(cell.into, 'clip')} came in, {percent(cell.kept, cell.into)} kept"
+        return el("td", said, title=told, class_=f"n h{shade}")

@@ -172,13 +172,15 @@ class QuotaCell(Record):
 class QuotaGrid(Record):
     """Quotas over concepts (rows) and ways of motion (columns). concepts: what each looks like.
 
-    asked: of a whole concept, where its cells are not asked alone.
+    asked: of a whole concept, where its cells are not asked alone. ceiling: what is asked is the
+    most that may stay, so that fewer are not short of it.
     """
 
     concepts: dict[Text, Text]
     motions: list[Text]
     asked: list[Count | None]
     cells: list[list[QuotaCell]]
+    ceiling: bool = False
 
     @model_validator(mode="after")
     def _rectangular(self) -> QuotaGrid:

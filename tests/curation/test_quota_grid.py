@@ -89,4 +89,6 @@ def test_a_run_shows_the_map_and_its_figures_are_the_verdicts(tmp_path: Path):
     assert set(stage.quotas.asked) == {common := max(c.kept for r in stage.quotas.cells for c in r)}
     html = Path(result.report).read_text()
     assert "concept × motion" in html
-    assert f"<b>{kept['0']}</b> of {common}" in html
+    assert stage.quotas.ceiling
+    assert f"at most {common} of each kind may stay" in html
+    assert f"<b>{kept['0']}</b> of 8" in html

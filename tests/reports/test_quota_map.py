@@ -61,6 +61,15 @@ def test_a_quota_of_a_whole_concept_stands_in_its_last_cell():
     assert words == ["5", "–", "5 of 5", "1", "1", "2 of 5 ▾", "6", "1", "7 of 10 ▾"]
 
 
+def test_fewer_than_may_stay_are_not_short():
+    most = grid().model_copy(update={"ceiling": True})
+    html = str(quota_map(stage(most), most))
+    words = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td.*?</td>", html)]
+    assert words[:3] == ["4 of 9", "3 of 3", "7 of 12"]
+    assert "▾" not in html
+    assert "at most 8 of each kind may stay" in html
+
+
 def test_a_map_that_does_not_add_up_is_a_defect():
     with pytest.raises(ConservationError, match="its quotas hold 14 units and 7 kept, but 15 came"):
         stage(grid(), 15)
