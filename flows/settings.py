@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reelmill.errors import ReelmillError
@@ -25,6 +25,7 @@ from reelmill.flows.database import make_database
 
 STARTUP_S = 180
 SHUTDOWN_S = 10
+BESIDE = 5  # niceness of the server, once it answers: what it writes can wait for a free core
 PR_SET_PDEATHSIG = 1
 
 QUIET = {
@@ -138,5 +139,7 @@ def connected() -> Iterator[None]:
                 "`flow` needs no server."
             )
         time.sleep(0.05)
+    with suppress(OSError):  # gone just now: the flow will say so
+        os.setpriority(os.PRIO_PROCESS, int(pid), BESIDE)
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
