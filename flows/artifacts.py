@@ -5,15 +5,24 @@ A key's artifacts over several runs make its history. Only this file makes artif
 
 from __future__ import annotations
 
+import logging
+import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
+    create_progress_artifact,
     create_table_artifact,
+    update_progress_artifact,
 )
+
+from reelmill.reports.page import load
 
 if TYPE_CHECKING:  # some bring torch, which takes longer to import than Prefect
     from reelmill.curation.lips.sync_training import SyncTrained
@@ -22,6 +31,43 @@ if TYPE_CHECKING:  # some bring torch, which takes longer to import than Prefect
     from reelmill.training.config import TrainResult
     from reelmill.training.encode import EncodeResult
     from reelmill.training.generate import GenerateResult
+
+
+log = logging.getLogger("reelmill")
+PROGRESS_S = 30.0
+
+
+class Progress:
+    """Of a long step, as an artifact: made after PROGRESS_S, then moved as often; call it with how
+    much was done since the last call. done: it ended."""
+
+    def __init__(self, name: str, label: str, total: float):
+        self.key = "progress-" + re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+        self.label, self.total, self.count = label, total, 0.0
+        self._last = time.monotonic()
+        self._artifact: UUID | None = None
+
+    def __call__(self, n: int = 1) -> None:
+        self.count += n
+        now = time.monotonic()
+        if self.total and now - self._last >= PROGRESS_S:
+            self._last = now
+            self._show(min(100.0, 100 * self.count / self.total))
+
+    def done(self) -> None:
+        if self._artifact is not None:
+            self._show(100.0)
+
+    def _show(self, percent: float) -> None:
+        try:
+            if self._artifact is None:
+                made = create_progress_artifact(percent, self.key, description=cell(self.label))
+                self._artifact = made if isinstance(made, UUID) else None
+            else:
+                update_progress_artifact(self._artifact, percent)
+        except httpx.HTTPError as error:  # the work goes on, whoever looks or not
+            log.warning("progress of %s is not shown: %s", self.label, error)
+            self._last = float("inf")
 
 
 def cell(text: object) -> str:
@@ -37,7 +83,7 @@ def facts_table(title: str, facts: Mapping[str, object]) -> str:
 
 
 def curated(result: CurateResult) -> None:
-    """Counts, a summary and a link to the report of a curation run."""
+    """Counts, stages, a summary and a link to the report of a curation run."""
     counts = {"files": result.files, "assets": result.assets, "clips": result.clips}
     create_table_artifact(
         key="curate-counts",
@@ -50,6 +96,22 @@ def curated(result: CurateResult) -> None:
     facts |= {f"note {i}": note for i, note in enumerate(result.notes, 1)}
     create_markdown_artifact(
         key="curate-summary", markdown=facts_table(f"Curation {cell(result.run)}", facts)
+    )
+    create_table_artifact(
+        key="curate-stages",
+        table=[
+            {
+                "stage": stage.slug,
+                "in": stage.tally.into.count,
+                "kept": stage.tally.kept.count,
+                "rejected": stage.tally.rejected.count,
+                "failed": stage.tally.failed.count,
+                "measured": stage.measured,
+                "seconds": round(stage.cost_seconds, 1),
+            }
+            for stage in load(Path(result.report).parent).stages
+        ],
+        description=f"Run {cell(result.run)}: what came into each stage, and what it cost",
     )
     link(key="curate-report", path=Path(result.report), text="report")
 

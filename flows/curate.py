@@ -22,9 +22,16 @@ from reelmill.flows.tasks import ended, run_task
 
 def run_step(step: Step, limit: Limit) -> StepOutcome:
     """Runs one step of the engine as a task."""
+
+    def work() -> StepOutcome:
+        progress = artifacts.Progress(step.name, step.label, step.total)
+        outcome = step.run(progress)
+        progress.done()
+        return outcome
+
     return run_task(
         step.name,
-        step.run,
+        work,
         str,
         label=step.label,
         reused=lambda outcome: not outcome.measured,
