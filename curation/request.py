@@ -85,6 +85,9 @@ def save_request(options: CurateOptions, run: Path) -> None:
     def whole(place: str) -> str:
         return shown(place) if "://" in place else str(Path(place).absolute())
 
+    def beginning(place: str) -> str:
+        return whole(place).rstrip("/") + ("/" if place.endswith("/") else "")
+
     recipe = options.recipe
     if recipe is not None and recipe not in set(Kind):
         recipe = whole(recipe)
@@ -101,7 +104,7 @@ def save_request(options: CurateOptions, run: Path) -> None:
         engine=options.engine,
         address=options.address,
         ingest=asdict(options.ingest),
-        only=tuple(printable(whole(place)) for place in options.select.only),
+        only=tuple(printable(beginning(place)) for place in options.select.only),
         since=options.select.since.isoformat() if options.select.since else None,
         until=options.select.until.isoformat() if options.select.until else None,
         date_column=options.select.column or None,

@@ -58,7 +58,7 @@ def test_backfills_by_prefix_and_day_come_to_what_one_run_gives(media: Path, tmp
         "Only from 2026-10-01 to 2026-10-31 by shot, beside what earlier runs took up: 2 files; 2 "
         "wait for another run."
     )
-    more = options(work, films, Selection((str(media / "11" / "2"),)))
+    more = options(work, films, Selection((str(media / "11" / "2"), str(media / "1") + "/")))
     assert make_plan(more).files == 3
     second = curate(more)
     assert (second.files.into, second.clips.kept) == (3, 3)
