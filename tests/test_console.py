@@ -9,22 +9,31 @@ import pytest
 from reelmill import console
 
 
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage().strip())
+
+
 def told(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    moments: list[tuple[float, float]],
-    total: float | None,
+    monkeypatch: pytest.MonkeyPatch, moments: list[tuple[float, float]], total: float | None
 ) -> list[str]:
     """The lines of a bar that is told so much at such seconds, from its start on."""
-    clock = [1000.0]
+    clock, lines = [1000.0], Lines()
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(console.log, "propagate", True)
-    with caplog.at_level(logging.INFO, "reelmill"):
-        bar = console.Bar("work", total)
-        for seconds, done in moments:
-            clock[0] = 1000.0 + seconds
-            bar.at(done)
-    return [record.getMessage().strip() for record in caplog.records]
+    monkeypatch.setattr(console.log, "handlers", [lines])
+    monkeypatch.setattr(console.log, "propagate", False)
+    console.log.setLevel(logging.INFO)
+    bar = console.Bar("work", total)
+    for seconds, done in moments:
+        clock[0] = 1000.0 + seconds
+        bar.at(done)
+    return lines.said
 
 
 @pytest.mark.parametrize(
@@ -41,5 +50,5 @@ def told(
         ([(0, 0), (10, 3)], None, ["3"]),
     ],
 )
-def test_the_rest_is_told_at_the_rate_so_far(monkeypatch, caplog, moments, total, lines):
-    assert told(monkeypatch, caplog, moments, total) == [f"work: {line}" for line in lines]
+def test_the_rest_is_told_at_the_rate_so_far(monkeypatch, moments, total, lines):
+    assert told(monkeypatch, moments, total) == [f"work: {line}" for line in lines]
