@@ -115,7 +115,7 @@ def test_a_moved_bound_searches_no_pairs_reads_no_tracks_and_opens_no_media(
     def refuse(*_):
         raise AssertionError("searched again")
 
-    monkeypatch.setattr(NearDuplicate, "_pairs", refuse)
+    monkeypatch.setattr(NearDuplicate, "compare", refuse)
     read = []
     real = TrackReader.__getitem__
     monkeypatch.setattr(

@@ -67,6 +67,7 @@ OFF = (
     "Interlace.max_combing",
     "NoiseInClass.min_snr",
     "EventSync.max_shift",
+    "Stamps.max_logos",
 )
 
 
