@@ -37,18 +37,23 @@ _KINDS: Mapping[str, tuple[type, float]] = {
 
 
 def as_float(frame: AudioFrame, out: np.ndarray | None = None) -> np.ndarray:
-    """float32 [channels, samples] of a decoded frame, in `out` where that has its shape."""
+    """float32 [channels, samples] of a decoded frame, in `out` where that has its shape.
+
+    A channel that the decoder gave no samples of is left out.
+    """
     name, count = frame.format.name, frame.samples
     planar = name.endswith("p")
     kind, half = _KINDS[name.removesuffix("p")]
     channels = frame.layout.nb_channels
-    if out is None or out.shape != (channels, count):
-        out = np.empty((channels, count), np.float32)
-    if planar:
-        rows = [np.frombuffer(p, kind, count) for p in frame.planes]  # type: ignore[call-overload]
+    if planar:  # a damaged stream's frames may have more planes or fewer than they have channels
+        planes = frame.planes[:channels]
+        channels = len(planes)
+        rows = [np.frombuffer(p, kind, count) for p in planes]  # type: ignore[call-overload]
     else:
         row = np.frombuffer(frame.planes[0], kind, count * channels)  # type: ignore[call-overload]
         rows = list(row.reshape(-1, channels).T)
+    if out is None or out.shape != (channels, count):
+        out = np.empty((channels, count), np.float32)
     for samples, place in zip(rows, out, strict=True):
         place[:] = samples
         if half:
@@ -125,7 +130,8 @@ class SoundRow:
         samples = as_float(frame)
         if len(samples) != self.channels:
             self.errors += 1
-            samples = np.repeat(samples.mean(axis=0, keepdims=True), self.channels, axis=0)
+            mono = samples.sum(axis=0, keepdims=True) / max(len(samples), 1)
+            samples = np.repeat(mono, self.channels, axis=0)
         if abs(jump) > MAX_GAP_S * self.rate:
             self.errors += 1  # the clock was set anew
             self._shift -= jump
