@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 DEPTH = 2  # results that wait at most: each may be large
+SWITCH_S = 2e-4
+"""How long a thread keeps the interpreter while another wants it. Reading asks for it often, and
+each time for a moment: at Python's own 5 ms it would wait for most of what it is to run beside."""
 
 T = TypeVar("T")
 
@@ -49,6 +54,7 @@ class ReadAhead(Generic[T]):
             future.cancel()
         if name in self._next:
             self._next.remove(name)
+        self._start()
 
     def stop(self, keep: Iterable[str] = ()) -> None:
         """Wants nothing, or only these names."""
@@ -62,4 +68,31 @@ class ReadAhead(Generic[T]):
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, "reelmill-read-ahead")
             name = self._next.pop(0)
-            self._reading[name] = self._pool.submit(self._read, name)
+            self._reading[name] = self._pool.submit(self._read_beside, name)
+
+    def _read_beside(self, name: str) -> T:
+        with _pace:
+            return self._read(name)
+
+
+class _Pace:
+    """Switches threads every SWITCH_S for as long as anything is read."""
+
+    def __init__(self) -> None:
+        self._lock, self._readers, self._before = threading.Lock(), 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._readers:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(SWITCH_S, self._before))
+            self._readers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                sys.setswitchinterval(self._before)
+
+
+_pace = _Pace()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import Counter
 
 import pytest
@@ -58,3 +60,22 @@ def test_what_reading_raises_is_raised_where_it_is_taken():
         ahead.take("a")
     with pytest.raises(ValueError, match="no b"):
         ahead.take("b")
+
+
+def test_threads_switch_quicker_while_something_is_read_and_only_then():
+    before = sys.getswitchinterval()
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(name: str) -> float:
+        reading.set()
+        go_on.wait(10)
+        return sys.getswitchinterval()
+
+    two = [ReadAhead(slow) for _ in range(2)]
+    for ahead in two:
+        ahead.want("a")
+    assert reading.wait(10)
+    assert sys.getswitchinterval() < before
+    go_on.set()
+    assert all(ahead.take("a") < before for ahead in two)
+    assert sys.getswitchinterval() == pytest.approx(before)
