@@ -143,6 +143,9 @@ class Curation:
         self.open_gates = [
             told for recipe in self.recipes.values() for told in open_gates(recipe, self.absent)
         ]
+        for recipe in self.recipes.values():
+            for stage in recipe.stages:
+                stage.ready(options.workspace)
         found = find_sources(options.sources, skip=options.workspace, rules=options.ingest)
         self.chosen = choose(found, options.select, options.workspace, options.ingest)
         self.found = self.chosen.found

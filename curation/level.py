@@ -200,6 +200,7 @@ class Level:
                 "knobs": knobs,
                 "clips": digest(units.ids),
                 "facts": columns,
+                "beside": stage.beside(),
             }
         )
         folder = f"tracks/{stage.name}/{key[:KEY_CHARS]}"

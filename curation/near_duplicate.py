@@ -73,29 +73,15 @@ class NearDuplicate(TableStage):
         the first and the last that the other has too.
         """
         if self.max_distance.value is None or len(table) < 2:
-            return {name: np.zeros(0, dtype) for name, dtype in _FINDINGS.items()}
+            return matched([[]] * len(HASHES), np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
         most = int(self.max_distance.value)
-        plain, mirrored, inner = (_hashes(table[name]) for name in HASHES)
-        a, b = _candidates(plain, (mirrored, inner), most)
+        hashes = [hash_lists(table[name]) for name in HASHES]
+        a, b = candidates(hashes[0], hashes[1:], most)
         if not self.same_asset:
             assets = np.unique([clip.asset for clip in table.clips], return_inverse=True)[1]
             apart = assets[a] != assets[b]
             a, b = a[apart], b[apart]
-        ways = ((plain, plain), (mirrored, plain), (inner, plain), (plain, inner))
-        bits = np.stack([distances(one, other, a, b) for one, other in ways])
-        how = bits.argmin(axis=0)
-        bits = bits.min(axis=0)
-        near = bits <= most
-        a, b, bits, how = a[near], b[near], bits[near], how[near]
-        spans = np.zeros((len(a), 4), np.int32)
-        for way, (one, other) in enumerate(ways):
-            rows = np.flatnonzero(how == way)
-            spans[rows] = _shared(one, other, a[rows], b[rows], most)
-        values = (a, b, bits, how, *spans.T)
-        return {
-            name: np.ascontiguousarray(value, dtype)
-            for (name, dtype), value in zip(_FINDINGS.items(), values, strict=True)
-        }
+        return matched(hashes, a, b, most)
 
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
         if self.max_distance.value is None or len(table) < 2:
@@ -136,7 +122,7 @@ class NearDuplicate(TableStage):
             way = WAYS[found["how"][pair]]
             mine, theirs = ("a", "b") if row < best else ("b", "a")
             at = [
-                _span(table["phash_ms"][r], found, pair, s)
+                span_text(table["phash_ms"][r], found, pair, s)
                 for r, s in ((row, mine), (best, theirs))
             ]
             shows = f"; its {at[0]} shows what {at[1]} there shows" if all(at) else ""
@@ -149,7 +135,32 @@ class NearDuplicate(TableStage):
         return rejected
 
 
-def _span(times: object, found: Mapping[str, np.ndarray], pair: int, side: str) -> str:
+def matched(
+    hashes: Sequence[Sequence[np.ndarray]], a: np.ndarray, b: np.ndarray, most: int
+) -> dict[str, np.ndarray]:
+    """Of pairs a < b of clips those that are near duplicates, as `NearDuplicate.compare` has them.
+
+    hashes: of each clip, uint64 [frames], as HASHES names them.
+    """
+    plain, mirrored, inner = hashes
+    ways = ((plain, plain), (mirrored, plain), (inner, plain), (plain, inner))
+    bits = np.stack([distances(one, other, a, b) for one, other in ways])
+    how = bits.argmin(axis=0)
+    bits = bits.min(axis=0)
+    near = bits <= most
+    a, b, bits, how = a[near], b[near], bits[near], how[near]
+    spans = np.zeros((len(a), 4), np.int32)
+    for way, (one, other) in enumerate(ways):
+        rows = np.flatnonzero(how == way)
+        spans[rows] = shared(one, other, a[rows], b[rows], most)
+    values = (a, b, bits, how, *spans.T)
+    return {
+        name: np.ascontiguousarray(value, dtype)
+        for (name, dtype), value in zip(_FINDINGS.items(), values, strict=True)
+    }
+
+
+def span_text(times: object, found: Mapping[str, np.ndarray], pair: int, side: str) -> str:
     """The seconds between two hashes of a clip, of whose times there is a `phash_ms` fact."""
     if not isinstance(times, str) or len(times) <= TIME_DIGITS:
         return ""  # an image
@@ -199,7 +210,7 @@ def _compared(
             yield rows, np.bitwise_count(left[:, :, None] ^ right[:, None, :])
 
 
-def _shared(
+def shared(
     first: Sequence[np.ndarray],
     second: Sequence[np.ndarray],
     a: np.ndarray,
@@ -216,7 +227,7 @@ def _shared(
     return found
 
 
-def _hashes(texts: Iterable[Any]) -> list[np.ndarray]:
+def hash_lists(texts: Iterable[Any]) -> list[np.ndarray]:
     """uint64 [frames] of each `phash` fact; none where there is no text."""
     known = [text if isinstance(text, str) else "" for text in texts]
     whole = hashes_of("".join(known))
@@ -224,7 +235,7 @@ def _hashes(texts: Iterable[Any]) -> list[np.ndarray]:
     return [whole[a:b] for a, b in pairwise([0, *ends])]
 
 
-def _candidates(
+def candidates(
     plain: Sequence[np.ndarray], others: Iterable[Sequence[np.ndarray]], most: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of rows a < b with a frame of one within `most` bits of a frame of the other, rising.

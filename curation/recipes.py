@@ -33,6 +33,7 @@ from reelmill.curation.caption.category import Category
 from reelmill.curation.cut_stage import Cut
 from reelmill.curation.image.quality import Quality
 from reelmill.curation.image.stamps import Stamps
+from reelmill.curation.known_duplicate import KnownDuplicate
 from reelmill.curation.lips.av_sync import AVSync
 from reelmill.curation.lips.faces import Faces
 from reelmill.curation.lips.talking import Talking
@@ -192,6 +193,7 @@ BY_CHOICE: tuple[Stage, ...] = (
     Embedding(),
     Aesthetic(),
     SemanticDuplicate(),
+    KnownDuplicate(),
     Category(),
     CodedMotion(),
 )

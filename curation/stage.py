@@ -152,6 +152,9 @@ class Stage(ABC):  # noqa: B024 - the shapes below carry the abstract methods
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, Bound)}
 
+    def ready(self, workspace: Path) -> None:  # noqa: B027 - most stages need nothing
+        """Raises ReelmillError for what a run in this workspace would lack, before it starts."""
+
     def measuring(self) -> dict[str, Any]:
         """Fields that the measurement depends on, by name."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -346,6 +349,10 @@ class TableStage(Stage):
         so that a bound that moves elsewhere costs no search. Empty: there is no such thing.
         """
         return {}
+
+    def beside(self) -> str:
+        """Digest of what `compare` reads beside the clips; what it found is kept while it stays."""
+        return ""
 
     @abstractmethod
     def select(self, table: FactTable) -> Mapping[int, Rejection]:
