@@ -29,6 +29,7 @@ from reelmill.curation.stage import (
     Stage,
     TableStage,
 )
+from reelmill.curation.uncollected import uncollected
 from reelmill.curation.units import Units, facts_row, facts_schema, failed_row
 from reelmill.datasets.ledger import Batch, TrackReader, rows_table, tracks_table
 from reelmill.datasets.media.decode import MediaInfo
@@ -170,6 +171,7 @@ class Level:
         assert self.clip_decisions is not None, "segment() comes first"
         return self.clip_decisions
 
+    @uncollected()
     def decide(self, stage: Stage) -> None:
         """Loads a stage's facts and applies its bounds, at the level that the stage sees."""
         decisions = self.asset_decisions if stage in self.asset_stages else self.clips
@@ -229,6 +231,7 @@ class Level:
             found |= dict(zip(units, zip(causes, messages, strict=True), strict=True))
         return found
 
+    @uncollected()
     def after_decode(self) -> None:
         """Fails what would not decode, and learns each asset's whole span."""
         first = next((s for s in self.media_stages), self.recipe.stages[0])
@@ -315,6 +318,7 @@ class Level:
         )
         return [int(row) for row in alive[~have]]
 
+    @uncollected()
     def segment(self) -> None:
         """Turns assets that are still alive into clips."""
         stage = self.recipe.stages[self.recipe.segmenter]

@@ -113,20 +113,30 @@ def clips_from(table: pa.Table, kind: Kind) -> dict[str, list[Clip]]:
         if name != "kind"
     ]
     found: dict[str, dict[str, Clip]] = {}
+    bases = {base: Fraction(base) for base in pc.unique(ours["time_base"]).to_pylist()}
     for unit, clip_id, start, end, base, origin, first, last, frames, pts in zip(
         *columns, strict=True
     ):
-        found.setdefault(unit, {})[clip_id] = Clip.known(
-            clip_id,
-            asset=unit,
-            kind=kind,
-            start_pts=start,
-            end_pts=end,
-            time_base=_fraction(base),
-            origin_pts=origin,
-            start_frame=first,
-            end_frame=last,
-            cuts=tuple(zip(frames, pts, strict=True)) if frames else (),
+        clip = Clip.known(
+            {
+                "asset": unit,
+                "kind": kind,
+                "start_pts": start,
+                "end_pts": end,
+                "time_base": bases[base],
+                "origin_pts": origin,
+                "start_frame": first,
+                "end_frame": last,
+                "cuts": tuple(zip(frames, pts, strict=True)) if frames else (),
+                "id": clip_id,
+            }
         )
+        if unit in found:
+            found[unit][clip_id] = clip
+        else:
+            found[unit] = {clip_id: clip}
     in_order = attrgetter("start_pts", "end_pts")
-    return {unit: sorted(clips.values(), key=in_order) for unit, clips in found.items()}
+    return {
+        unit: sorted(clips.values(), key=in_order) if len(clips) > 1 else list(clips.values())
+        for unit, clips in found.items()
+    }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-DEPTH = 2  # results that wait at most: each may be large
+DEPTH = 6  # results that wait at most: each may be large
 SWITCH_S = 2e-4
 """How long a thread keeps the interpreter while another wants it. Reading asks for it often, and
 each time for a moment: at Python's own 5 ms it would wait for most of what it is to run beside."""

@@ -31,6 +31,7 @@ from reelmill.curation.passes import Passes
 from reelmill.curation.removals import removed_assets
 from reelmill.curation.run_record import known_runs
 from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
+from reelmill.curation.uncollected import uncollected
 from reelmill.datasets.ingest.find import UNFETCHED
 from reelmill.datasets.ledger import Batch, Ledger
 from reelmill.datasets.manifest import Manifest, printable, read_hashes
@@ -81,7 +82,7 @@ class Plan:
 
 def make_plan(options: CurateOptions) -> Plan:
     """Raises what Curation raises: SourceError, RecipeError, OverrideError, WeightsError, ..."""
-    with _somewhere(options.workspace) as root:
+    with _somewhere(options.workspace) as root, uncollected():
         curation = Curation(replace(options, workspace=root))
         return _Planner(curation, options.workspace).plan()
 
@@ -194,6 +195,22 @@ class _Planner:
         return set(pc.unique(table["asset"]).to_pylist()), set(failed.to_pylist())
 
     def plan(self) -> Plan:
+        digests, decode = self.curation.weight_digests(), key_of(self.decode_parts)
+        self.parts_of = {
+            kind: stage_components(recipe.stages, digests)
+            for kind, recipe in self.curation.recipes.items()
+        }
+        self.levels = {
+            kind: Level(
+                self.curation.recipes[kind],
+                Passes(self.ledger, {n: key_of(part) for n, part in parts.items()}, decode),
+                [],
+                {},
+                lean=True,
+            )
+            for kind, parts in self.parts_of.items()
+        }
+        self.levels[next(iter(self.levels))].read_ahead()  # while the assets are looked at
         for kind, assets, infos in self._sort():
             self._level(kind, assets, infos)
         return Plan(
@@ -213,8 +230,9 @@ class _Planner:
         infos: dict[str, MediaInfo | None] = {}
         for key in [*reversed(past), now]:
             table = self.ledger.table(f"ledger/media/{key}")
-            for row in table.to_pylist() if table is not None else ():
-                infos[row["unit"]] = info_from(row["info"]) if row["info"] else None
+            if table is not None:
+                units, texts = table["unit"].to_pylist(), table["info"].to_pylist()
+                infos |= zip(units, (info_from(t) if t else None for t in texts), strict=True)
         probed = self.ledger.units(f"ledger/media/{now}")
         removed = removed_assets(self.workspace)
         assets = [a for a in self.manifest.assets if a.sha256 not in removed]
@@ -242,11 +260,11 @@ class _Planner:
     def _level(self, kind: Kind, assets: list[Asset], infos: dict[str, MediaInfo]) -> None:
         recipe = self.curation.recipes[kind]
         self.lacking: dict[str, set[str]] = {}
-        self.parts = stage_components(recipe.stages, self.curation.weight_digests())
-        keys = {name: key_of(part) for name, part in self.parts.items()}
-        passes = Passes(self.ledger, keys, key_of(self.decode_parts))
+        self.parts = self.parts_of[kind]
+        passes = self.levels[kind].passes
         level = Level(recipe, passes, assets, infos, lean=True)
-        level.read_ahead()
+        if kind != next(iter(self.levels)):
+            level.read_ahead()
         decoded = False
         for stage in level.asset_stages:
             if isinstance(stage, AssetStage):
