@@ -43,8 +43,8 @@ class NearDuplicate(TableStage):
     found inside a longer one, and two that share half of the shorter's frames are found too. Tried
     are the picture as it is, its mirror image, and its inner nine tenths, which a crop leaves. 10
     bits: over 8 real clips and 96 edits (re-encoded, halved, with bars, cropped by a tenth,
-    trimmed, mirrored, joined, sped up, coloured, with a logo) all copies but one were at most 8
-    apart, and different sources at least 16; among 87 real files, at least 12.
+    trimmed, mirrored, joined, sped up, coloured, with a logo) all copies but one were within that,
+    and different sources at least 16 apart; among 87 real files, at least 12.
 
     Longer is better, then larger, then more bytes, then the lower id. Going down that order a clip
     is rejected when it matches one already kept, so a loser always matches the clip it names. The
