@@ -23,7 +23,7 @@ from reelmill.training.spikes import Spikes
 from reelmill.training.trainer import train
 
 pytestmark = pytest.mark.long
-RULE = SpikeRule(after=8, strikes=2)
+RULE = SpikeRule(above=8, after=8, strikes=2)
 
 
 def batch(keys, task="t2v") -> Batch:
@@ -73,7 +73,7 @@ def test_the_gradient_alone_is_laid_to_the_whole_batch():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_no_number_is_a_spike_from_the_first_step_on(value):
-    spikes = Spikes(SpikeRule(above=0))
+    spikes = Spikes(SpikeRule())
     assert spikes.judge(batch("ab"), losses([1.0, value]), 0.5).keys() == {"b"}
     assert spikes.judge(batch("ab"), losses([1.0, 1.0]), value).keys() == {"a", "b"}
     assert not spikes.must_go_back
@@ -116,7 +116,7 @@ def poison(monkeypatch, latents, count: int, times: float = 40.0) -> set[str]:
 
 
 def curriculum(**fields):
-    rule = SpikeRule(after=8, strikes=1, in_a_row=6)
+    rule = SpikeRule(above=8, after=8, strikes=1, in_a_row=6)
     return make_curriculum(**({"steps": 40, "tasks": {"t2v": 1.0}, "spikes": rule} | fields))
 
 
@@ -140,7 +140,7 @@ def test_three_poisoned_clips_are_named_and_no_others(latents, tmp_path, monkeyp
 
 
 def test_spikes_in_a_row_go_back_to_a_checkpoint_and_then_end(latents, tmp_path, monkeypatch):
-    run = curriculum(spikes=SpikeRule(after=8, in_a_row=2, roll_backs=1))
+    run = curriculum(spikes=SpikeRule(above=8, after=8, in_a_row=2, roll_backs=1))
     step = trainer.flow_loss
     wild: list[int] = []
     far = 20.0
