@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reelmill.curation.close_codes import close_pairs
+from reelmill.curation.keep_best import losers
 from reelmill.curation.stage import (
     Bound,
     FactTable,
@@ -103,20 +104,8 @@ class NearDuplicate(TableStage):
         found: Mapping[str, np.ndarray],
     ) -> dict[int, Rejection]:
         """matches: of a row, the rows that it matches, with the place of that pair in `found`."""
-        clips = table.clips
-        pixels, size = table["source_pixels"], table["source_bytes"]
-        order = sorted(
-            matches, key=lambda i: (-clips[i].seconds, -pixels[i], -size[i], clips[i].id)
-        )
-        rank = {row: place for place, row in enumerate(order)}
-        kept: set[int] = set()
         rejected: dict[int, Rejection] = {}
-        for row in order:
-            winners = [other for other in matches[row] if other in kept]
-            if not winners:
-                kept.add(row)
-                continue
-            best = min(winners, key=rank.__getitem__)
+        for row, best in losers(table, matches):
             pair = matches[row][best]
             bits = float(found["bits"][pair])
             way = WAYS[found["how"][pair]]
@@ -130,7 +119,7 @@ class NearDuplicate(TableStage):
                 "near_duplicate",
                 bits,
                 f"distance > {self.max_distance.value:g}",
-                f"of {clips[best].id}{way}: {bits:g} of 64 bits differ{shows}",
+                f"of {table.clips[best].id}{way}: {bits:g} of 64 bits differ{shows}",
             )
         return rejected
 

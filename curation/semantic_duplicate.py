@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from reelmill.curation.keep_best import losers
 from reelmill.curation.stage import Bound, FactTable, Rejection, TableStage, knob
 from reelmill.curation.video.embedding import directions
 from reelmill.datasets.sample import Kind
@@ -67,29 +68,15 @@ class SemanticDuplicate(TableStage):
         matches: dict[int, dict[int, float]] = {}
         for i, j, cosine in zip(a, b, found["cosine"][here].tolist(), strict=True):
             matches.setdefault(i, {})[j] = matches.setdefault(j, {})[i] = cosine
-        return _losers(table, matches, least)
-
-
-def _losers(
-    table: FactTable, matches: Mapping[int, Mapping[int, float]], least: float
-) -> dict[int, Rejection]:
-    clips = table.clips
-    pixels, sizes = table["source_pixels"], table["source_bytes"]
-    order = sorted(matches, key=lambda i: (-clips[i].seconds, -pixels[i], -sizes[i], clips[i].id))
-    rank = {row: place for place, row in enumerate(order)}
-    kept: set[int] = set()
-    rejected: dict[int, Rejection] = {}
-    for row in order:
-        winners = [other for other in matches[row] if other in kept]
-        if not winners:
-            kept.add(row)
-            continue
-        best = min(winners, key=rank.__getitem__)
-        cosine = matches[row][best]
-        rejected[row] = Rejection(
-            "semantic_duplicate", cosine, f"similarity < {least:g}", f"of {clips[best].id}"
-        )
-    return rejected
+        return {
+            row: Rejection(
+                "semantic_duplicate",
+                matches[row][best],
+                f"similarity < {least:g}",
+                f"of {table.clips[best].id}",
+            )
+            for row, best in losers(table, matches)
+        }
 
 
 def alike_pairs(
