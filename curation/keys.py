@@ -1,18 +1,19 @@
 """Measurement keys: when two measurements must be equal, their keys are; when not, they differ.
 
-key = stage name + version + measuring fields + weights digests + digest of the stage's own code as
-imported inside reelmill (comments and docstrings stripped) + keys of the stages it needs.
+key = stage name + version + measuring fields + weights digests + digest of the stage's own code and
+of what it imports inside reelmill (compiled, so without comments, docstrings, asserts and line
+numbers) + keys of the stages it needs.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from reelmill.curation.stage import Stage
@@ -31,44 +32,45 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
-class _Strip(ast.NodeTransformer):
-    """Takes docstrings out of a tree, and notes what it imports."""
+def _parts(value: Any) -> Iterator[bytes]:
+    """What a constant, or code with all that is inside it, comes to, but for where it stands."""
+    if isinstance(value, CodeType):
+        counts = (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount)
+        names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
+        yield repr((value.co_name, counts, value.co_flags, names)).encode()
+        yield value.co_code
+        yield value.co_exceptiontable
+        yield from _parts(value.co_consts)
+    elif isinstance(value, frozenset):  # their order is another one in each process
+        yield from sorted(b"".join(_parts(item)) for item in value)
+    elif isinstance(value, tuple):
+        yield b"%d" % len(value)
+        for item in value:
+            yield from _parts(item)
+    else:
+        yield f"{type(value).__name__} {value!r}".encode()
 
-    def __init__(self) -> None:
-        self.imports: set[str] = set()
 
-    def visit(self, node: ast.AST) -> Any:
-        """Expressions hold no statements, and so neither docstrings nor imports."""
-        return node if isinstance(node, ast.expr) else super().visit(node)
-
-    def visit_Import(self, node: ast.Import) -> ast.Import:
-        self.imports.update(alias.name for alias in node.names)
-        return node
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        self.imports.update([node.module] if node.module else [])
-        return node
-
-    def _body(self, node: Any) -> Any:
-        self.generic_visit(node)
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            node.body = node.body[1:] or [ast.Pass()]
-        return node
-
-    visit_Module = visit_ClassDef = visit_FunctionDef = visit_AsyncFunctionDef = _body  # noqa: N815
+def _imports(code: CodeType) -> Iterator[str]:
+    """Modules of reelmill that code imports: no other name in it has a dot."""
+    yield from (name for name in code.co_names if name.startswith("reelmill."))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imports(constant)
 
 
 @cache
 def _module(name: str) -> tuple[str, tuple[str, ...]]:
-    """Digest of one module's stripped code, and the reelmill modules that it imports."""
+    """Digest of one module's compiled code, and the reelmill modules that it imports."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return "", ()
-    strip = _Strip()
-    tree = strip.visit(ast.parse(Path(spec.origin).read_bytes()))
-    inside = tuple(sorted(i for i in strip.imports if i.startswith("reelmill.")))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), inside
+    source = Path(spec.origin).read_bytes()
+    code = compile(source, "", "exec", dont_inherit=True, optimize=2)
+    whole = hashlib.sha256()
+    for part in _parts(code):
+        whole.update(b"%d " % len(part) + part)
+    return whole.hexdigest(), tuple(sorted(set(_imports(code))))
 
 
 @cache

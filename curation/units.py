@@ -24,6 +24,7 @@ from reelmill.curation.stage import (
     NoValue,
     Stage,
 )
+from reelmill.datasets.arrow import numbers, texts
 from reelmill.datasets.ledger import latest_rows
 from reelmill.datasets.sample import Clip, Status
 
@@ -79,13 +80,11 @@ class Column:
 
     def digest(self) -> str:
         """sha256 of the values."""
-        if self.fact.dtype is str:
-            texts = ["" if text is None else text for text in self.values]
-            lengths = [-1 if text is None else len(text) for text in self.values]
-            data = np.array(lengths, np.int64).tobytes() + "".join(texts).encode()
-        else:
-            data = self.values.tobytes()
-        return hashlib.sha256(data).hexdigest()
+        parts = texts(self.values).buffers() if self.fact.dtype is str else [self.values.tobytes()]
+        whole = hashlib.sha256()
+        for part in parts:  # of texts: which there are, where they end, all letters
+            whole.update(b"" if part is None else part)
+        return whole.hexdigest()
 
     @classmethod
     def empty(cls, fact: Fact, count: int) -> Column:
@@ -166,7 +165,7 @@ class Units:
     @cached_property
     def names(self) -> pa.Array:
         """The ids, as the ledger looks for them."""
-        return pa.array(self.ids, pa.string())
+        return texts(self.ids)
 
     def load(
         self, stage: Stage, table: pa.Table | None, rows: np.ndarray | None = None
@@ -182,13 +181,13 @@ class Units:
         have = rows >= 0
         places = np.flatnonzero(have)
         chosen = None if table is None or not len(places) else table
-        at = pa.array(rows[have])
+        at = numbers(rows[have])
         errors: dict[int, tuple[str, str]] = {}
         if chosen is not None and chosen["cause"].null_count < len(chosen):
             causes, messages = (_taken(chosen[name], at) for name in ("cause", "message"))
-            lost = pc.indices_nonzero(pc.is_valid(causes)).to_numpy()
+            lost = pc.indices_nonzero(pc.is_valid(causes))
             found = zip(causes.take(lost).to_pylist(), messages.take(lost).to_pylist(), strict=True)
-            errors = dict(zip(places[lost].tolist(), found, strict=True))
+            errors = dict(zip(places[lost.to_numpy()].tolist(), found, strict=True))
         self.errors[stage.name] = errors
         for fact in stage.adds:
             make = partial(self._column, fact, chosen, at, places, errors)
@@ -256,8 +255,9 @@ def _fill(column: Column, places: np.ndarray, values: pa.Array, why: pa.Array) -
         measured = ~np.isnan(column.values[places])
     status = np.where(measured, MEASURED, NOT_MEASURED).astype(np.int8)
     if why.null_count < len(why):
-        void = pc.indices_nonzero(pc.is_valid(why)).to_numpy()
-        said = why.take(pa.array(void)).dictionary_encode()  # few, many times
+        lacking = pc.indices_nonzero(pc.is_valid(why))
+        said = why.take(lacking).dictionary_encode()  # few, many times
+        void = lacking.to_numpy()
         parts = [text.partition(": ") for text in said.dictionary.to_pylist()]
         kinds = [
             NOT_APPLICABLE if kind == Status.NOT_APPLICABLE else NOT_MEASURED for kind, *_ in parts

@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reelmill.datasets.arrow import texts
 from reelmill.datasets.parquet import column_names, read_parquet
 from reelmill.datasets.read_ahead import ReadAhead
 from reelmill.datasets.workspace import Workspace, commit_bytes, table_bytes
@@ -161,11 +162,18 @@ class Ledger:
             if folder != "ledger/verdicts" and path.name not in self._committed.get(folder, {}):
                 path.unlink()
 
+    def _listed(self, folder: str) -> list[Path]:
+        return [self.workspace.root / folder / name for name in sorted(self._in(folder))]
+
+    def _in(self, folder: str) -> Mapping[str, str]:
+        """Digests of the committed files of a folder, by name."""
+        return self._committed.get(folder, {})
+
     def files(self, folder: str) -> list[Path]:
         """Committed files of a folder, each checked once against its sha256."""
-        paths = []
-        for name, digest in sorted(self._committed.get(folder, {}).items()):
-            path = self.workspace.root / folder / name
+        paths = self._listed(folder)
+        for path in paths:
+            digest = self._in(folder)[path.name]
             if str(path) not in self._checked:
                 try:
                     with path.open("rb") as file:
@@ -179,7 +187,6 @@ class Ledger:
                         f"that list it in {self.workspace.ledger / 'commits'} to measure again."
                     )
                 self._checked.add(str(path))
-            paths.append(path)
         return paths
 
     def read_ahead(self, folders: Iterable[str]) -> None:
@@ -193,11 +200,12 @@ class Ledger:
         return self._held[1]
 
     def _read_folder(self, folder: str) -> pa.Table | None:
-        """Rows of a folder; of tracks, their units."""
-        files = self.files(folder)
+        """Rows of a folder. Of tracks, their units: TrackReader checks a file that it reads."""
+        tracks = not folder.startswith("ledger/")
+        files = self._listed(folder) if tracks else self.files(folder)
         if not files:
             return None
-        schema = None if folder.startswith("ledger/") else _UNITS
+        schema = _UNITS if tracks else None
         try:
             tables = [_read(file, schema=schema) for file in files]
             tables.sort(key=lambda table: str(table["unit"][0]) if len(table) else "")
@@ -311,7 +319,7 @@ def latest_rows(table: pa.Table, units: Names) -> np.ndarray:
 
 
 def _places(units: Names, among: pa.ChunkedArray) -> np.ndarray:
-    names = units if isinstance(units, pa.Array) else pa.array(units, pa.string())
+    names = units if isinstance(units, pa.Array) else texts(units)
     places = pc.index_in(names, value_set=among)
     return places.fill_null(-1).to_numpy().astype(np.int64)
 

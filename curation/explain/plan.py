@@ -32,6 +32,7 @@ from reelmill.curation.removals import removed_assets
 from reelmill.curation.run_record import known_runs
 from reelmill.curation.stage import AssetStage, AudioStage, ClipStage, FrameStage
 from reelmill.curation.uncollected import uncollected
+from reelmill.datasets.arrow import texts
 from reelmill.datasets.ingest.find import UNFETCHED
 from reelmill.datasets.ledger import Batch, Ledger
 from reelmill.datasets.manifest import Manifest, printable, read_hashes
@@ -167,8 +168,9 @@ class _Planner:
         self.curation, self.shown = curation, shown
         self.workspace = curation.workspace
         self.ledger = _DryLedger(self.workspace)
-        self.manifest: Manifest = curation.found.manifest(self.workspace, save=False)
         self.decode_parts = decode_components()
+        self._look_up()
+        self.manifest: Manifest = curation.found.manifest(self.workspace, save=False)
         self.lines: list[PlanLine] = []
         self.waiting = sum(u.error == UNFETCHED for u in self.manifest.unreadable)
         self.shards: dict[str, str] = {}
@@ -183,18 +185,8 @@ class _Planner:
         self.gone = len(before - {asset.sha256 for asset in self.manifest.assets})
         self.reasons = _Reasons(self.workspace, self.ledger, before, failed, changed)
 
-    def _last_run(self) -> tuple[set[str], set[str]]:
-        """Assets of the last run, and the assets and clips that failed in it."""
-        if not known_runs(self.workspace):
-            return set(), set()
-        path = VerdictTable(self.workspace).path
-        names = ["level", "asset", "unit", "outcome"]
-        table = read_parquet(path, f"verdicts {path}", columns=names)
-        table = table.filter(pc.is_in(table["level"], value_set=pa.array(["asset", "clip"])))
-        failed = table.filter(pc.equal(table["outcome"], str(Outcome.FAILED)))["unit"]
-        return set(pc.unique(table["asset"]).to_pylist()), set(failed.to_pylist())
-
-    def plan(self) -> Plan:
+    def _look_up(self) -> None:
+        """Begins to read what the ledger has under the keys of now, while files are looked at."""
         digests, decode = self.curation.weight_digests(), key_of(self.decode_parts)
         self.parts_of = {
             kind: stage_components(recipe.stages, digests)
@@ -210,7 +202,20 @@ class _Planner:
             )
             for kind, parts in self.parts_of.items()
         }
-        self.levels[next(iter(self.levels))].read_ahead()  # while the assets are looked at
+        self.levels[next(iter(self.levels))].read_ahead()
+
+    def _last_run(self) -> tuple[set[str], set[str]]:
+        """Assets of the last run, and the assets and clips that failed in it."""
+        if not known_runs(self.workspace):
+            return set(), set()
+        path = VerdictTable(self.workspace).path
+        names = ["level", "asset", "unit", "outcome"]
+        table = read_parquet(path, f"verdicts {path}", columns=names)
+        table = table.filter(pc.is_in(table["level"], value_set=texts(["asset", "clip"])))
+        failed = table.filter(pc.equal(table["outcome"], str(Outcome.FAILED)))["unit"]
+        return set(pc.unique(table["asset"]).to_pylist()), set(failed.to_pylist())
+
+    def plan(self) -> Plan:
         for kind, assets, infos in self._sort():
             self._level(kind, assets, infos)
         return Plan(
