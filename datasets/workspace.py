@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from reelmill.errors import WorkspaceError
 
 SCHEMA = 1
+NOT_ANYONES = frozenset({"lost+found", ".prefect"})
 
 
 @contextlib.contextmanager
@@ -165,6 +166,15 @@ class Workspace:
                     leftover.unlink(missing_ok=True)
 
 
+def may_hold(root: Path) -> bool:
+    """Whether a folder is a workspace, or could become one: not there, or nothing of anyone's."""
+    if not root.is_dir():
+        return not root.exists()
+    if (root / "workspace.json").exists():
+        return True
+    return all(entry.name in NOT_ANYONES for entry in root.iterdir())
+
+
 def open_workspace(root: Path, *, create: bool = True) -> Workspace:
     """The workspace at `root`, created when absent.
 
@@ -176,7 +186,7 @@ def open_workspace(root: Path, *, create: bool = True) -> Workspace:
             raise WorkspaceError(f"{root} is no workspace: it has no workspace.json.")
         if root.exists() and not root.is_dir():
             raise WorkspaceError(f"--workspace {root} is a file; name a folder.")
-        if root.is_dir() and any(entry.name != "lost+found" for entry in root.iterdir()):
+        if not may_hold(root):
             raise WorkspaceError(
                 f"--workspace {root} holds other files and no workspace.json. Name an empty or a "
                 "new folder, so that nothing of yours is touched."

@@ -11,6 +11,7 @@ import atexit
 import ctypes
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -67,15 +68,15 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def start(home: Path) -> None:
+def start(home: Path) -> subprocess.Popen[bytes] | None:
     """Points Prefect at a server: the one that PREFECT_API_URL names, or an embedded one.
 
     home: folder of the embedded server's database and log. It answers a few seconds later:
-    `connected` waits for it, so that the work in between is not lost.
+    `connected` waits for it, so that the work in between is not lost. Returns the embedded server.
     """
     os.environ.update(QUIET)
     if os.environ.get("PREFECT_API_URL"):
-        return
+        return None
     if "prefect" in sys.modules:
         raise RuntimeError("Prefect was imported before its settings were made")
     home.mkdir(parents=True, exist_ok=True)
@@ -101,6 +102,28 @@ def start(home: Path) -> None:
     atexit.register(_stop, server)
     os.environ["PREFECT_API_URL"] = url
     os.environ["REELMILL_EMBEDDED_SERVER"] = str(server.pid)
+    return server
+
+
+@contextmanager
+def begun(home: Path) -> Iterator[None]:
+    """`start`, and inside, while the server comes up, what is asked for is looked at.
+
+    When that raises, the server is stopped, and no folder is left that was made for it.
+    """
+    made = [folder for folder in (home, *home.parents) if not folder.exists()]
+    server = start(home)
+    try:
+        yield
+    except BaseException:
+        if server is not None:
+            _stop(server)
+            if home in made:
+                shutil.rmtree(home)
+            for folder in made[1:]:
+                with suppress(OSError):  # something else came to be in it
+                    folder.rmdir()
+        raise
 
 
 def _healthy(url: str) -> bool:

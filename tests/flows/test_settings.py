@@ -36,6 +36,19 @@ with settings.connected():
 """
 
 
+WRONG = """
+import os, sys
+from pathlib import Path
+from reelmill.flows import settings
+try:
+    with settings.begun(Path(sys.argv[1])):
+        print(os.environ["REELMILL_EMBEDDED_SERVER"], Path(sys.argv[1]).is_dir())
+        raise ValueError("a wrong option")
+except ValueError:
+    print(*sorted(path.name for path in Path(sys.argv[2]).rglob("*")))
+"""
+
+
 def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
@@ -50,6 +63,24 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("there", ["", "new", "new/workspace"])
+def test_a_wrong_option_ends_the_server_and_leaves_no_folder_of_its(tmp_path: Path, there: str):
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    run = subprocess.run(
+        [sys.executable, "-c", WRONG, tmp_path / "new" / "workspace" / ".prefect", tmp_path],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=60,
+        check=True,
+    )
+    begun, left = run.stdout.splitlines()
+    pid, made = begun.split()
+    assert made == "True"
+    assert left == there.replace("/", " ")
+    assert not alive(int(pid))
 
 
 @pytest.mark.slow

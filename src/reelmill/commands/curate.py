@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -30,7 +32,7 @@ from reelmill.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from reelmill.curation.engine import CurateOptions
+    from reelmill.curation.engine import Curation
     from reelmill.curation.result import CurateResult
 
 EPILOG = examples(
@@ -111,37 +113,44 @@ def curate(
     Run it again to go on after an interruption, or after more media came or a bound moved: only
     what is missing is measured.
     """
-    from reelmill.curation.engine import CurateOptions
+    with server_beside(workspace) if ctx.obj is Via.FLOW else nullcontext():
+        from reelmill.curation.engine import CurateOptions, Curation
 
-    options = CurateOptions(
-        sources=tuple(sources),
-        workspace=workspace,
-        recipe=recipe,
-        overrides=tuple(settings or ()),
-        weights=weights,
-        allow_missing=allow_missing,
-        measure_all=measure_all,
-        max_failed=max_failed,
-        workers=workers,
-        command=shlex.join(["reelmill", *sys.argv[1:]]),
-        engine=engine,
-        address=address,
-        ingest=fetching(root, allow_scheme, cache_gb, file_gb),
-        select=selecting(only, since, until, date_column),
-    )
-    result = through_prefect(options) if ctx.obj is Via.FLOW else directly(options)
+        options = CurateOptions(
+            sources=tuple(sources),
+            workspace=workspace,
+            recipe=recipe,
+            overrides=tuple(settings or ()),
+            weights=weights,
+            allow_missing=allow_missing,
+            measure_all=measure_all,
+            max_failed=max_failed,
+            workers=workers,
+            command=shlex.join(["reelmill", *sys.argv[1:]]),
+            engine=engine,
+            address=address,
+            ingest=fetching(root, allow_scheme, cache_gb, file_gb),
+            select=selecting(only, since, until, date_column),
+        )
+        curation = Curation(options)
+    for text in curation.open_gates:
+        console.note(f"note: {text}")
+    result = through_prefect(curation) if ctx.obj is Via.FLOW else directly(curation)
     show(result)
     console.answer(json.loads(result.to_json()))
     raise typer.Exit(result.exit_code)
 
 
-def directly(options: CurateOptions) -> CurateResult:
-    """Runs the engine in this process, with progress bars."""
-    from reelmill.curation.engine import Curation
+def server_beside(workspace: Path) -> AbstractContextManager[None]:
+    """Prefect's server comes up while what is asked for is looked at, unless that will be wrong."""
+    from reelmill.datasets.workspace import may_hold
+    from reelmill.flows import settings
 
-    curation = Curation(options)
-    for text in curation.open_gates:
-        console.note(f"note: {text}")
+    return settings.begun(workspace / ".prefect") if may_hold(workspace) else nullcontext()
+
+
+def directly(curation: Curation) -> CurateResult:
+    """Runs the engine in this process, with progress bars."""
     for step in curation.steps():
         with console.bar(step.label, step.total) as advance:
             outcome = step.run(advance)
@@ -149,16 +158,12 @@ def directly(options: CurateOptions) -> CurateResult:
     return curation.result()
 
 
-def through_prefect(options: CurateOptions) -> CurateResult:
+def through_prefect(curation: Curation) -> CurateResult:
     """Runs the same steps as tasks of a Prefect flow."""
-    from reelmill.curation.engine import Curation
     from reelmill.flows import settings
 
-    curation = Curation(options)  # a wrong option is told before a server starts
-    for text in curation.open_gates:
-        console.note(f"note: {text}")
-    settings.start(options.workspace / ".prefect")
-    curation.warm_up()  # beside the server
+    options = curation.options
+    curation.warm_up()
     from reelmill.flows.curate import curate as flow
 
     with settings.connected():
