@@ -1,6 +1,6 @@
 """What a small Refiner gains over interpolation, on made and on real clips, dense and sparse.
 
-    python benchmarks/refiner.py [--media FOLDER] [--scale 2] [--steps 400] [--save FILE]
+    python benchmarks/refiner.py [--media FOLDER] [--scale 2] [--steps 400] [--seed 0] [--save FILE]
 
 One codec is fitted to the training clips, made and real, and one tiny Refiner trained on pairs of
 them (`--scale` times smaller, half the rate). The last fifth of its steps is done twice: with dense
@@ -124,8 +124,8 @@ def windows(path: Path, side: int, places: tuple[float, ...]) -> list[np.ndarray
     return found
 
 
-def real(folder: Path, side: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Clips to train on, several of a file, and one of each file to measure on."""
+def real(folder: Path, side: int, third: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Clips to train on, several of a file, and one of each file of a third to measure on."""
     training: list[np.ndarray] = []
     held_out: list[np.ndarray] = []
     turn = 0
@@ -133,7 +133,7 @@ def real(folder: Path, side: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         clips = windows(paths[0], side, (0.5,))
         if not clips:
             continue
-        if turn % 3 == 2:
+        if turn % 3 == third:
             held_out += clips
         else:
             training += clips
@@ -252,6 +252,7 @@ class Training:
     model: MMDiT
     pairs: Pairs
     steps: int
+    seed: int
 
     def __post_init__(self) -> None:
         inner = {n for n, p in self.model.named_parameters() if p.ndim == 2 and ".table" not in n}
@@ -261,7 +262,7 @@ class Training:
         self.adam = torch.optim.AdamW(others, lr=LR, betas=(0.9, 0.95), weight_decay=0.01)
         matrices = [p for n, p in named if n in inner]
         self.muon = torch.optim.Muon(matrices, lr=MUON, momentum=0.95, weight_decay=0.01)
-        self.draw = np.random.default_rng(0)
+        self.draw = np.random.default_rng(self.seed)
 
     def run(self, first: int, last: int, share: float) -> None:
         model, draw = self.model.train(), self.draw
@@ -296,6 +297,13 @@ def kept(latents: Tensor, patch: tuple[int, ...], share: float) -> float:
     return tiles_kept(share, layout.tiles) / layout.tiles + (layout.tiles / layout.tokens) ** 2
 
 
+def interval(gains: np.ndarray) -> tuple[float, float]:
+    """95 % of the means of clips drawn again from these."""
+    draws = np.random.default_rng(0).integers(0, len(gains), (2000, len(gains)))
+    low, high = np.percentile(gains[draws].mean(1), (2.5, 97.5))
+    return float(low), float(high)
+
+
 def measure(
     clips: dict[str, list[np.ndarray]],
     pair: Callable[[np.ndarray], tuple[Tensor, Tensor, Tensor]],
@@ -324,9 +332,15 @@ def measure(
         for key, value in sorted(rows[name].items(), key=lambda item: item[1]):
             print(f"  {key:26} {value:6.2f} dB")
         for baseline in ("decode(Z_up)", "bicubic"):
-            better = np.array(found["refined, sparse"]) > np.array(found[baseline])
-            rows[name][f"sparse above {baseline}"] = float(better.mean())
-            print(f"  refined, sparse, above {baseline} on {better.mean():.0%} of the clips")
+            for way in models:
+                gain = np.array(found[f"refined, {way}"]) - np.array(found[baseline])
+                low, high = interval(gain)
+                rows[name][f"{way} above {baseline}"] = float((gain > 0).mean())
+                rows[name][f"{way} over {baseline}"] = [float(gain.mean()), low, high]
+                print(
+                    f"  {way}, over {baseline}: {gain.mean():+.2f} dB (95 % {low:+.2f} to "
+                    f"{high:+.2f}), above on {(gain > 0).mean():.0%} of the clips"
+                )
     return rows
 
 
@@ -337,18 +351,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--made", type=int, default=72, help="made clips to train on")
     parser.add_argument("--channels", type=int, default=16, help="of the codec; Wan has 16")
+    parser.add_argument("--held-out", type=int, default=12, help="made clips to measure on")
+    parser.add_argument("--seed", type=int, default=0, help="of clips, their split and the model")
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     side = LOW * options.scale
     print(
         f"{platform.machine()}, torch {torch.__version__}, 1 thread; {options.scale} x "
-        f"{options.scale} x 2 to {side} x {side}, {FRAMES} frames, {options.steps} steps"
+        f"{options.scale} x 2 to {side} x {side}, {FRAMES} frames, {options.steps} steps, "
+        f"seed {options.seed}"
     )
-    training, held_out = made(options.made, 0, side), {"made": made(12, 1000, side)}
+    first = 10_000 * options.seed
+    training = made(options.made, first, side)
+    held_out = {"made": made(options.held_out, first + 1000, side)}
     if options.media:
-        filmed, held_out["real"] = real(options.media, side)
+        filmed, held_out["real"] = real(options.media, side, (2 + options.seed) % 3)
         print(f"{len(training)} made and {len(filmed)} real clips to train on, and mirrored")
         training += filmed
     codec = tempered(PatchPCAVideo.fit(training, channels=options.channels))
@@ -363,7 +382,7 @@ def main() -> None:
     model = MMDiT(config(codec.channels, options.scale))
     begin(model)
     fit_head(model, pairs)
-    run, fork = Training(model, pairs, options.steps), round(0.8 * options.steps)
+    run, fork = Training(model, pairs, options.steps, options.seed), round(0.8 * options.steps)
     start = copy.deepcopy(model).eval()
     run.run(0, fork, DENSE)
     other = copy.deepcopy(run)

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from reelmill.errors import UsageError
-from reelmill.kernels import cpu, reference
+from reelmill.kernels import cpu, native, reference
 from reelmill.kernels.dispatch import sparse_backend
 from reelmill.kernels.reference import Blocks, working_type
 from reelmill.kernels.select import TileLists
 from reelmill.kernels.tiles import TileLayout
+
+_PLAIN = {"native": native, "cpu": cpu, "reference": reference}
 
 
 @overload
@@ -61,8 +63,9 @@ def block_sparse_attention(
     scale: default 1 / sqrt(head_dim). Returns [B, Lq, heads, head_dim]; a tile with an empty list
     gives 0. With return_lse also log sum exp of the scores, [B, heads, Lq], fp32 (float64 for
     float64), which carries no gradient; +inf where the list is empty.
-    backend: `auto`, `triton`, `cpu`, `flex` or `reference`. Forward and backward repeat to the bit
-    (except `flex`). Raises UsageError for shapes that do not fit and for a backend that cannot run.
+    backend: `auto`, `triton`, `native`, `cpu`, `flex` or `reference`. Forward and backward repeat
+    to the bit (except `flex`). Raises UsageError for shapes that do not fit and for a backend that
+    cannot run.
     """
     kv_layout = kv_layout or q_layout
     _check(q, k, v, lists, q_layout, kv_layout)
@@ -128,7 +131,7 @@ def block_sparse(
         from reelmill.kernels.triton import fine
 
         return fine.forward(q, k, v, blocks)
-    return (cpu if backend == "cpu" else reference).forward(q, k, v, blocks)
+    return _PLAIN[backend].forward(q, k, v, blocks)
 
 
 @block_sparse.register_fake
@@ -160,7 +163,7 @@ def block_sparse_backward(
         from reelmill.kernels.triton import fine
 
         return fine.backward(do, q, k, v, o, lse, blocks)
-    return (cpu if backend == "cpu" else reference).backward(do, q, k, v, o, lse, blocks)
+    return _PLAIN[backend].backward(do, q, k, v, o, lse, blocks)
 
 
 @block_sparse_backward.register_fake

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reelmill.errors import UsageError
+from reelmill.kernels import native
 
 HALF = (torch.float16, torch.bfloat16)
 TRITON_HEAD_DIMS = (16, 32, 64, 128)
@@ -120,6 +121,10 @@ def _cpu_lacks(case: Case) -> str | None:
     return None if case.device.type == "cpu" else "runs on the CPU only"
 
 
+def _native_lacks(case: Case) -> str | None:
+    return native.lacks() if case.device.type == "cpu" else "runs on the CPU only"
+
+
 def _nothing(case: Case) -> str | None:
     return None
 
@@ -135,6 +140,7 @@ DENSE: dict[str, Callable[[Case], str | None]] = {
 """Dense attention, best first: what each lacks for a case, or None."""
 SPARSE: dict[str, Callable[[Case], str | None]] = {
     "triton": _triton_lacks,
+    "native": _native_lacks,
     "cpu": _cpu_lacks,
     "flex": _flex_lacks,
     "reference": _nothing,

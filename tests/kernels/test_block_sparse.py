@@ -16,7 +16,6 @@ from reelmill.kernels.dispatch import attention
 from reelmill.kernels.select import TileLists
 from reelmill.kernels.tiles import TileLayout, tile_layout
 
-BACKENDS = ("cpu", "reference")
 GRIDS = [
     ((4, 4, 4), (4, 4, 4)),
     ((5, 7, 9), "auto"),
@@ -56,7 +55,6 @@ def truth(q: Tensor, k: Tensor, v: Tensor, lists, layout, do=None):
     return [out.detach(), *torch.autograd.grad(out, leaves, do.double())]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("grid", "tile"), GRIDS)
 @pytest.mark.parametrize("even", [True, False])
 def test_output_and_gradients_equal_dense_masked_attention(backend, grid, tile, even, monkeypatch):
@@ -69,7 +67,6 @@ def test_output_and_gradients_equal_dense_masked_attention(backend, grid, tile, 
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("prefix", [(0, 1), (63,), (64, 65), (77, 1)])
 def test_prefix_tiles_are_tiles_too(backend, prefix):
     layout = tile_layout((3, 5, 7), prefix=prefix)
@@ -81,7 +78,6 @@ def test_prefix_tiles_are_tiles_too(backend, prefix):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_queries_and_keys_may_lie_differently(backend):
     rows, columns = tile_layout((3, 4, 6), tile=(2, 2, 3)), tile_layout((4, 5, 5), tile=(4, 4, 4))
     q, k, v = inputs(rows)[0], *inputs(columns, seed=5)[:2]
@@ -95,7 +91,6 @@ def test_queries_and_keys_may_lie_differently(backend):
     torch.testing.assert_close(rows.to_raster(out), oracle.masked(q, k, v, can_see))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_stand_numerical_differences(backend):
     layout = tile_layout((2, 3, 5), tile=(2, 2, 2))
     lists = oracle.random_lists(layout, 1, 2, 3, made(4))
@@ -107,7 +102,6 @@ def test_gradients_stand_numerical_differences(backend):
     assert torch.autograd.gradcheck(run, (q, k, v), fast_mode=True)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_tiles_that_nobody_chose_are_not_looked_at(backend):
     layout = tile_layout((3, 5, 7), tile=(2, 2, 4))
     q, k, v = (layout.to_tiles(x) for x in inputs(layout))
@@ -128,7 +122,6 @@ def test_tiles_that_nobody_chose_are_not_looked_at(backend):
         assert (dv[:, span] == 0).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_empty_lists_give_zero_and_no_nan(backend):
     layout = tile_layout((2, 4, 4), tile=(2, 2, 2))
     q, k, v = (x.requires_grad_() for x in inputs(layout))
@@ -142,7 +135,6 @@ def test_empty_lists_give_zero_and_no_nan(backend):
         assert (grad == 0).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_log_sum_exp_is_that_of_the_scores_seen(backend):
     layout = tile_layout((2, 4, 5), tile=(2, 2, 2))
     q, k, v = inputs(layout)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from reelmill.errors import UsageError
+from reelmill.kernels import cpu, native
 from reelmill.kernels.dispatch import DENSE, SPARSE, Case, attention, choose_dense, choose_sparse
 from reelmill.kernels.trial import trial
 
@@ -25,10 +26,11 @@ def case(dtype=torch.float32, head_dim=64, grad=True) -> Case:
 
 def test_the_cpu_gets_what_runs_there_and_every_other_says_why_not():
     dense, sparse = choose_dense(case()), choose_sparse(case())
-    assert (dense.name, sparse.name) == ("sdpa", "cpu")
+    assert (dense.name, sparse.name) == ("sdpa", "cpu" if native.lacks() else "native")
     assert set(dense.lacks) == set(DENSE)
     assert set(sparse.lacks) == set(SPARSE)
     assert sparse.lacks["cpu"] is None
+    assert sparse.lacks["native"] == native.lacks()
     assert "CUDA" in str(sparse.lacks["triton"])
     assert "backward" in str(sparse.lacks["flex"])
 
@@ -95,8 +97,6 @@ def test_the_trial_finds_the_backend_sound(dtype):
 
 
 def test_the_trial_finds_a_wrong_backend_out(monkeypatch):
-    from reelmill.kernels import cpu
-
     right = cpu.backward
 
     def wrong(*arguments):
@@ -104,7 +104,8 @@ def test_the_trial_finds_a_wrong_backend_out(monkeypatch):
         return dq, dk * 1.01, dv
 
     monkeypatch.setattr(cpu, "backward", wrong)
-    assert not trial(case(head_dim=16)).good
+    assert trial(case(head_dim=16), "reference").good
+    assert not trial(case(head_dim=16), "cpu").good
 
 
 def test_kernels_check_says_what_would_be_used_and_why():

@@ -32,7 +32,6 @@ def raster(layout, leaves, **options):
     return layout.to_raster(video_sparse_attention(q, k, v, gate, layout, **options))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("gated", [True, False])
 @pytest.mark.parametrize(("grid", "tile", "prefix", "always"), CASES)
 def test_it_equals_its_definition_with_all_gradients(grid, tile, prefix, always, gated, backend):
