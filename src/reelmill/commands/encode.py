@@ -19,6 +19,7 @@ EPILOG = examples(
     "reelmill encode --workspace work",
     "reelmill encode -w work --height 256 --width 448 --frames 81 --video-codec codecs/wan",
     "reelmill encode -w work --height 480 --width 848 --views views.parquet",
+    "reelmill encode -w work --dry-run",
 )
 
 
@@ -56,6 +57,9 @@ def encode(
         Path | None,
         typer.Option(help="File of `reelmill views`: its views of this size are the windows."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be encoded; decode and write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Turns curated clips into latents, sound and captions too; goes on where it stopped."""
@@ -83,6 +87,9 @@ def encode(
         low=low,
         views=views,
     )
+    if dry_run:
+        show_plan(options)
+        return
     home = place.root / ".prefect"
     result = through_prefect(options, home) if ctx.obj is Via.FLOW else directly(options)
     console.say(
@@ -101,6 +108,22 @@ def encode(
             "reused": result.reused,
         }
     )
+
+
+def show_plan(options: EncodeOptions) -> None:
+    """What `encode` would do."""
+    from reelmill.training.encode_plan import plan_encode
+
+    plan = plan_encode(options)
+    for name in plan.to_fit:
+        console.say(f"fit      a codec for {name} to these shards, then encode all")
+    console.say(f"encode   {plan.parts - plan.there} of {plan.parts} shards: {plan.clips} clips")
+    console.say(f"samples  {plan.samples} more, {plan.held} are there")
+    console.say(f"short    {plan.short} clips give none, as their records have them")
+    if plan.unread:
+        console.say(f"unread   {plan.unread} clips whose record does not tell their length")
+    console.say(f"latents  {plan.output}, where nothing was written now")
+    console.answer(asdict(plan) | {"output": str(plan.output)})
 
 
 def directly(options: EncodeOptions) -> EncodeResult:
