@@ -27,6 +27,7 @@ from reelmill.training.batch import BatchResult, generate_batch, read_requests
 from reelmill.training.config import Progress, TrainOptions, TrainResult, silent
 from reelmill.training.curriculum import StageGate
 from reelmill.training.generate import GenerateOptions
+from reelmill.training.ranks import launched
 
 EVALUATIONS = "evaluations"
 
@@ -42,14 +43,17 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
     try:
         return _train(options, progress)
     finally:
-        with suppress(UsageError, OSError):  # nothing was trained, or there is no room for it
-            write_training(options.output)
+        if not launched() or os.environ["RANK"] == "0":
+            with suppress(UsageError, OSError):  # nothing was trained, or there is no room for it
+                write_training(options.output)
 
 
 def _train(options: TrainOptions, progress: Progress) -> TrainResult:
     stages = trainer.wanted(options)
     if not any(stage.gate for stage in stages):
         return trainer.train(options, progress)
+    if launched():
+        raise UsageError("a gate measures clips between stages: use --ranks N, not torchrun.")
     parts = []
     for stage in stages:
         parts.append(trainer.train(replace(options, stages=(stage.name,)), progress))

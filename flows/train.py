@@ -12,7 +12,7 @@ from reelmill.flows import artifacts, promotion
 from reelmill.flows.form import form
 from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import LogProgress, ended, run_task
-from reelmill.training.config import TrainOptions, TrainResult
+from reelmill.training.config import Execution, TrainOptions, TrainResult
 from reelmill.training.curriculum import CURRICULA, read_gate
 from reelmill.training.curriculum import curriculum as built_in
 
@@ -42,6 +42,7 @@ def train(
     gate: Annotated[
         Path | None, Field(description="YAML of what no stage's clips may lose, or it ends there.")
     ] = None,
+    ranks: Annotated[int, Field(ge=1, description="Processes that share each batch.")] = 1,
     timeout: Timeout = None,
 ) -> TrainResult:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint."""
@@ -57,6 +58,7 @@ def train(
         tensorboard=tensorboard,
         threads=threads,
         base=base,
+        execution=Execution(ranks=ranks),
     )
     result = run_task(
         "train",

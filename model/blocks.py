@@ -6,7 +6,7 @@ MLP. A block has two halves, `attend` and `feed`, because the towers meet in bet
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from reelmill.model.attention import attention
 from reelmill.model.config import TowerConfig
 from reelmill.model.rope import Rope, rotate
-from reelmill.model.sparse import Sparse
 
 EPS = 1e-6
 
@@ -46,13 +45,21 @@ class TextKV(NamedTuple):
     v: Tensor
 
 
+class Attends(Protocol):
+    """Computes self-attention over [text; media]: [B, L, heads, head_dim], as q. gate: of VSA."""
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, gate: Tensor | None, layer: int
+    ) -> Tensor: ...
+
+
 class Context(NamedTuple):
     """What stays the same through all blocks of a tower.
 
     time: of the media tokens, text_time: of the text tokens. rope: for [media; text]. mask: keys
     of [media; text]; text_mask: keys of the text alone. text: the prompt, [B, L, dim]. text_kv:
-    what each block's text cross-attention makes of it, or empty: made by the block. sparse: the
-    self-attention is sparse, and rope is for [text; media].
+    what each block's text cross-attention makes of it, or empty: made by the block. sparse: what
+    computes the self-attention where it is not the dense one; rope is then for [text; media].
     """
 
     time: Time
@@ -62,7 +69,7 @@ class Context(NamedTuple):
     text_mask: Tensor | None
     text: Tensor
     text_kv: tuple[TextKV, ...]
-    sparse: Sparse | None = None
+    sparse: Attends | None = None
 
 
 class AdaLN(nn.Module):

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from reelmill.errors import CheckpointError, WorkspaceError
+from reelmill.training.sharding import spread
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
@@ -52,7 +53,7 @@ class Checkpoint:
 
 def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     """Writes a checkpoint, drops all but the newest `keep`. Raises WorkspaceError (disk full)."""
-    final = folder / f"step-{checkpoint.step:08d}"
+    final = place(folder, checkpoint.step)
     temporary = folder / f".{final.name}.tmp-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
         temporary.mkdir()
         tensors = (checkpoint.weights, checkpoint.ema, checkpoint.optimizer)
         for name, group in zip(_FILES, tensors, strict=False):
-            whole = {k: v.detach().cpu().contiguous().clone() for k, v in group.items()}
+            whole = {k: v.detach().cpu().contiguous() for k, v in group.items()}
             safetensors.torch.save_file(whole, temporary / name)
         (temporary / "state.json").write_bytes(_json(checkpoint.state))
         manifest = {
@@ -85,6 +86,17 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     for old in _folders(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def place(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is."""
+    return folder / f"step-{step:08d}"
+
+
+def sweep(folder: Path) -> None:
+    """Removes what runs that were killed left half written: nobody else may be writing there."""
+    for left in folder.glob(".step-*.tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def latest(folder: Path) -> Path | None:
@@ -148,7 +160,9 @@ def restore_optimizer(
         parameter = named.get(name)
         if parameter is None or (key != "step" and value.shape != parameter.shape):
             raise CheckpointError(f"optimiser state {full!r} fits no parameter of this model.")
-        optimizer.state[parameter][key] = value.clone()
+        optimizer.state[parameter][key] = (
+            value.clone() if key == "step" else spread(value, parameter)
+        )
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from reelmill.training.curriculum import Curriculum
 
@@ -17,13 +18,34 @@ def silent(done: float, total: float | None = None, text: str = "") -> None:
 
 
 @dataclass(frozen=True)
+class Execution:
+    """How a run is carried out: what it learns does not depend on it, but for rounding.
+
+    ranks: processes of this machine that share every batch. context: of them, so many share the
+    tokens of their samples. accumulate: equal parts of a rank's share that go through the model one
+    after the other. recompute: activations of a layer are computed again instead of kept. compile:
+    layers by torch.compile. background: checkpoints are written while training goes on. launcher:
+    who starts the ranks.
+    """
+
+    ranks: int = 1
+    context: int = 1
+    accumulate: int = 1
+    recompute: bool = False
+    compile: bool = False
+    background: bool = True
+    launcher: Literal["torchrun", "ray"] = "torchrun"
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """A training run.
 
     latents: folder of latent shards. output: the run's folder: checkpoints, metrics.jsonl, export.
     stages: names of the stages to run, all when empty. unreviewed: train without approvals, which
     every checkpoint then records. tensorboard: event files beside metrics.jsonl. threads: of torch;
-    0 leaves them as they are. base: exported model that a Refiner is trained for.
+    0 leaves them as they are. base: exported model that a Refiner is trained for. log_clips: a line
+    of clips.jsonl per step, with the keys of its clips by slot.
     """
 
     latents: Path
@@ -35,6 +57,8 @@ class TrainOptions:
     tensorboard: bool = False
     threads: int = 0
     base: Path | None = None
+    log_clips: bool = False
+    execution: Execution = Execution()
 
 
 @dataclass(frozen=True)

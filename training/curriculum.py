@@ -116,7 +116,8 @@ class TrainStage(_Data):
     in the end (paper section 4.5: about a third is kept), but in its dense_layers. residual: of the
     Refiner, see `refiner_of`; without it, its head too starts as the base's. gate: None lets every
     outcome pass. spikes: which updates are left out. samples: of how many held-out captions clips
-    are made at every checkpoint, to be looked at.
+    are made at every checkpoint, to be looked at. precision: of all weights and products; bf16: of
+    products alone, by autocast.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")
@@ -138,6 +139,7 @@ class TrainStage(_Data):
     spikes: SpikeRule = SpikeRule()
     gate: StageGate | None = None
     samples: int = Field(default=0, ge=0, le=16)
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
 
     @model_validator(mode="after")
     def _known_tasks(self) -> TrainStage:
@@ -221,6 +223,11 @@ class Curriculum(_Data):
     def gated(self, gate: StageGate) -> Curriculum:
         """The same with a gate behind every stage that has none."""
         stages = tuple(s if s.gate else s.model_copy(update={"gate": gate}) for s in self.stages)
+        return self.model_copy(update={"stages": stages})
+
+    def in_precision(self, precision: str) -> Curriculum:
+        """The same with all stages in a precision (TrainStage)."""
+        stages = tuple(s.model_copy(update={"precision": precision}) for s in self.stages)
         return self.model_copy(update={"stages": stages})
 
     @property

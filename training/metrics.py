@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,15 +40,17 @@ class Meter:
         return means
 
 
-class MetricsLog(AbstractContextManager):
-    """Appends records to `metrics.jsonl`, after dropping what a killed run logged beyond `step`.
+class StepLog(AbstractContextManager):
+    """Appends records to a file of lines, after dropping what a killed run logged beyond `step`.
 
     Those steps come again, so that the file of a resumed run is the one of a run that was never
     interrupted, but for the seconds. Raises WorkspaceError when the disk is full or read-only.
     """
 
-    def __init__(self, folder: Path, step: int, *, tensorboard: bool = False):
-        self.path = folder / "metrics.jsonl"
+    def __init__(
+        self, folder: Path, step: int, *, name: str = "metrics.jsonl", tensorboard: bool = False
+    ):
+        self.path = folder / name
         with writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             self._trim(step)
@@ -92,6 +94,33 @@ class MetricsLog(AbstractContextManager):
             if ended <= step:
                 kept.append(line)
         commit_bytes(self.path, "".join(f"{line}\n" for line in kept).encode())
+
+
+class RunLogs(AbstractContextManager):
+    """The logs of a stage: metrics.jsonl, and clips.jsonl when asked for. on: this rank writes."""
+
+    def __init__(self, folder: Path, step: int, *, on: bool, tensorboard: bool, clips: bool):
+        self._metrics = StepLog(folder, step, tensorboard=tensorboard) if on else None
+        self._clips = StepLog(folder, step, name="clips.jsonl") if on and clips else None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        if self._metrics is not None:
+            self._metrics.write(record)
+
+    def clips(self, step: int, task: str, keys: Sequence[str]) -> None:
+        if self._clips is not None:
+            self._clips.write({"step": step, "task": task, "clips": list(keys)})
+
+    def rewind(self, step: int) -> None:
+        """Takes back what was logged beyond a step: it comes again."""
+        for file in (self._metrics, self._clips):
+            if file is not None:
+                file.rewind(step)
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._metrics, self._clips):
+            if file is not None:
+                file.__exit__()
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

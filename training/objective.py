@@ -8,12 +8,11 @@ batch, so a run is the same at any world size and needs no generator state in ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from reelmill.datasets.loader import Batch
 from reelmill.errors import DatasetError
@@ -50,6 +49,16 @@ class Draws:
     drop_text: Tensor
     keyframes: Tensor | None = None
     keyframe_noise: Tensor | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Draws:
+        """The same on a device, its numbers in a precision."""
+        found: dict[str, Tensor | None] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {
+            name: x.to(device, dtype if x.is_floating_point() else x.dtype)
+            for name, x in found.items()
+            if x is not None
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -124,19 +133,22 @@ def flow_loss(
     draws: Draws,
     config: Objective,
     constants: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor] | None = None,
     sparsity: Shares | None = None,
+    bf16: bool = False,
 ) -> Losses:
     """Loss of one batch of one task.
 
-    constants: `null_text` and `black.<F>x<H>x<W>` of the latents. weights: other parameters to run
-    the model with (the moving average). sparsity: as of MMDiT.forward. A clean modality is given
-    at t = 1 and has no loss; the loss of a target counts known latents too, as in the paper's
+    constants: `null_text` and `black.<F>x<H>x<W>` of the latents. sparsity: as of MMDiT.forward.
+    bf16: matrix products in bfloat16 (autocast), weights and loss as they are. A clean modality is
+    given at t = 1 and has no loss; the loss of a target counts known latents too, as in the paper's
     equation 6.
     """
-    z0, sound = torch.from_numpy(batch.video), None
+    first = next(model.parameters())
+    home = first.device, first.dtype
+    draws = draws.to(*home)
+    z0, sound = torch.from_numpy(batch.video).to(*home), None
     if batch.audio is not None:
-        sound = torch.from_numpy(batch.audio)
+        sound = torch.from_numpy(batch.audio).to(*home)
     if task.audio != "absent" and sound is None:
         raise DatasetError(f"task {task.name!r} needs sound, which {batch.keys[0]} has none of.")
     clean = torch.ones_like(draws.t)
@@ -147,13 +159,13 @@ def flow_loss(
         if task.known == "low":
             if batch.low is None:
                 raise DatasetError(f"task {task.name!r} needs latents encoded with --low.")
-            known = upsample(torch.from_numpy(batch.low), z0.shape[3], z0.shape[4])
+            known = upsample(torch.from_numpy(batch.low).to(*home), z0.shape[3], z0.shape[4])
             marked = given(known)
             if draws.keyframes is not None and draws.keyframe_noise is not None:
                 keyframe = draws.keyframes[:, None, :, None, None]
                 known = torch.where(keyframe, z0 + draws.keyframe_noise, known)
         else:
-            known = condition(z0, mask, constants[black_key(batch)])
+            known = condition(z0, mask, constants[black_key(batch)].to(z0.device))
         noisy = interpolate(z0, draws.video, t)
         video = video_modality(model.config, noisy, t, known, mask, marked=marked)
     if task.audio != "absent":
@@ -162,14 +174,10 @@ def flow_loss(
         t = clean if task.audio == "clean" else draws.t
         noisy = interpolate(sound, draws.audio, t)
         audio = audio_modality(model.config, noisy, t, z0.shape[2])
-    inputs = (video, audio, make_text(batch, draws.drop_text, constants["null_text"]))
-    how = {"sparsity": sparsity}
-    out = (
-        model(*inputs, **how)
-        if weights is None
-        else functional_call(model, dict(weights), inputs, how)
-    )
-    total = torch.zeros(())
+    inputs = (video, audio, make_text(batch, draws.drop_text, constants["null_text"].to(*home)))
+    with torch.autocast(z0.device.type, torch.bfloat16, enabled=bf16):
+        out = model(*inputs, sparsity=sparsity)
+    total = z0.new_zeros(())
     video_loss = audio_loss = None
     if task.video == "target":
         velocity = video_velocity(model.config, out[0], z0.shape[2:])
@@ -204,6 +212,7 @@ def make_text(batch: Batch, drop: Tensor, null: Tensor) -> Text:
         raise DatasetError(
             f"sample {batch.keys[0]} has no text embedding: encode the shards again."
         )
-    tokens, mask = torch.from_numpy(batch.text), torch.from_numpy(batch.text_mask)
+    tokens = torch.from_numpy(batch.text).to(null)
+    mask = torch.from_numpy(batch.text_mask).to(null.device)
     pairs = zip(tokens, mask, drop.tolist(), strict=True)
     return Text.stack([null if dropped else text[m] for text, m, dropped in pairs])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +16,23 @@ from reelmill.commands.options import Json, Seed, Via, examples
 if TYPE_CHECKING:
     from reelmill.training.config import TrainOptions, TrainResult
 
+
+class Launcher(Enum):
+    TORCHRUN = "torchrun"
+    RAY = "ray"
+
+
+class Precision(Enum):
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP64 = "fp64"
+
+
 EPILOG = examples(
     "reelmill train --workspace work",
     "reelmill train -w work --curriculum demo_full --output work/checkpoints/long",
     "reelmill train -w work --unreviewed",
+    "reelmill train -w work --ranks 2",
     "reelmill train plan --model 14b",
 )
 
@@ -57,6 +72,28 @@ def train(
         Path | None,
         typer.Option(help="YAML of what no stage's clips may lose (docs/how-to-evaluate.md)."),
     ] = None,
+    ranks: Annotated[
+        int, typer.Option(min=1, help="Processes that share each batch (torchrun), same result.")
+    ] = 1,
+    context: Annotated[
+        int, typer.Option(min=1, help="Ranks that share the tokens of their samples.")
+    ] = 1,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Parts of a rank's share that are computed in turn.")
+    ] = 1,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute activations again: less memory.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile every layer (torch.compile).")
+    ] = False,
+    launcher: Annotated[Launcher, typer.Option(help="Who starts the ranks.")] = Launcher.TORCHRUN,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Of all stages. Default: as the curriculum says.")
+    ] = None,
+    log_clips: Annotated[
+        bool, typer.Option("--log-clips", help="Log the clips of every step (clips.jsonl).")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Trains the stages of a curriculum in order; goes on from the newest checkpoint.
@@ -68,14 +105,17 @@ def train(
         return
     from reelmill.datasets.workspace import open_workspace
     from reelmill.errors import UsageError
-    from reelmill.training.config import TrainOptions
+    from reelmill.training.config import Execution, TrainOptions
     from reelmill.training.curriculum import curriculum as built_in
     from reelmill.training.curriculum import read_gate
+    from reelmill.training.ranks import launched
 
     if workspace is None:
         raise UsageError("name a workspace: --workspace W. `reelmill train plan` needs none.")
     place = open_workspace(workspace, create=False)
     chosen = built_in(curriculum)
+    if precision:
+        chosen = chosen.in_precision(precision.value)
     options = TrainOptions(
         latents=latents or place.latents,
         output=output or place.checkpoints / curriculum,
@@ -86,7 +126,14 @@ def train(
         tensorboard=tensorboard,
         threads=threads,
         base=base,
+        log_clips=log_clips,
+        execution=Execution(
+            ranks, context, accumulate, recompute, compiled, launcher=launcher.value
+        ),
     )
+    if launched() and os.environ["RANK"] != "0":
+        quietly(options)
+        return
     home = place.root / ".prefect"
     result = through_prefect(options, home, gate) if ctx.obj is Via.FLOW else directly(options)
     show(result)
@@ -98,6 +145,13 @@ app.callback(invoke_without_command=True, epilog=EPILOG)(train)
 app.command(epilog=train_plan.EPILOG)(train_plan.plan)
 
 
+def quietly(options: TrainOptions) -> None:
+    """Trains as one of torchrun's ranks, of which the first one says what came of it."""
+    from reelmill.flows.promotion import train as run
+
+    run(options)
+
+
 def directly(options: TrainOptions) -> TrainResult:
     """Trains in this process, with a progress bar."""
     from reelmill.flows.promotion import train as run
@@ -107,8 +161,23 @@ def directly(options: TrainOptions) -> TrainResult:
 
 
 def through_prefect(options: TrainOptions, home: Path, gate: Path | None) -> TrainResult:
-    """Trains as a task of a Prefect flow."""
+    """Trains as a task of a Prefect flow, whose form knows fewer options."""
+    from reelmill.errors import UsageError
     from reelmill.flows import settings
+    from reelmill.training.config import Execution
+    from reelmill.training.curriculum import curriculum as built_in
+
+    plain = built_in(options.curriculum.name)
+    if (
+        options.execution != Execution(ranks=options.execution.ranks)
+        or options.log_clips
+        or [s.precision for s in options.curriculum.stages] != [s.precision for s in plain.stages]
+    ):
+        raise UsageError(
+            "the flow takes --ranks alone of what says how a run is carried out: use `reelmill "
+            "train` for --context, --accumulate, --recompute, --compile, --launcher, --precision "
+            "and --log-clips."
+        )
 
     settings.start(home)
     from reelmill.flows.train import train as flow
@@ -125,6 +194,7 @@ def through_prefect(options: TrainOptions, home: Path, gate: Path | None) -> Tra
             threads=options.threads,
             base=options.base,
             gate=gate,
+            ranks=options.execution.ranks,
         )
 
 
