@@ -37,17 +37,25 @@ def video_canvas(
         return _edited(codec, to_pixels(inputs.source[:frames]), inputs.keep, references)
     known = codec.encode(torch.full((1, 3, frames, height, width), BLACK))
     mask = torch.zeros_like(known[:, :1])
-    if inputs.image is not None:
-        known[:, :, :1] = codec.encode(cover(inputs.image, height, width))
-        mask[:, :, :1] = 1
-    if inputs.end is not None:
-        # The last latent is that of a still that lasts: SkyReels-V3 repeats its anchors so.
-        still = cover(inputs.end, height, width).expand(-1, -1, 1 + codec.stride[0], -1, -1)
-        known[:, :, -1:], mask[:, :, -1:] = codec.encode(still)[:, :, -1:], 1.0
+    for n, z in given_frames(codec, inputs, height, width).items():
+        known[:, :, n], mask[:, :, n] = z[:, :, 0], 1.0
     if inputs.strength is None or pictures is None:
         return VideoCanvas(known, mask, references)
     source = codec.encode(pictures)
     return VideoCanvas(known, mask, references, source=source, strength=inputs.strength)
+
+
+def given_frames(codec: VideoCodec, inputs: Inputs, height: int, width: int) -> dict[int, Tensor]:
+    """Latents [1, C, 1, h, w] of the first and last picture where they are given, by latent frame:
+    0 and -1."""
+    out = {}
+    if inputs.image is not None:
+        out[0] = codec.encode(cover(inputs.image, height, width))
+    if inputs.end is not None:
+        # The last latent is that of a still that lasts: SkyReels-V3 repeats its anchors so.
+        still = cover(inputs.end, height, width).expand(-1, -1, 1 + codec.stride[0], -1, -1)
+        out[-1] = codec.encode(still)[:, :, -1:]
+    return out
 
 
 def continued(

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reelmill.errors import CheckpointError, PromptError, WorkspaceError
 from reelmill.model.canvas import audio_canvas, continued, fit_sound, video_canvas
@@ -32,9 +31,9 @@ from reelmill.model.length import clip_length, extended_length
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
 from reelmill.model.prompt import Prompt
-from reelmill.model.refiner import RefineOptions, refiner_canvas
-from reelmill.model.refiner import refine as refine_latents
-from reelmill.model.sampler import AudioCanvas, VideoCanvas, sample
+from reelmill.model.refiner import RefineOptions
+from reelmill.model.refining import Refining, makes_keyframes
+from reelmill.model.sampler import AudioCanvas, Latents, VideoCanvas, denoise
 from reelmill.model.solvers import Solver, solver_named
 from reelmill.model.tasks import JOBS as JOBS
 from reelmill.model.tasks import Inputs, Job, choose_job
@@ -196,7 +195,8 @@ class Pipeline:
         `fps`, at the codec's rate; audio is mixed to mono for the model. keep, strength,
         references: see `Inputs`. negative, negative_audio: what guidance leads away from.
         forcing: a time per frame, for long video without sound (forcing.py). refine: the pictures
-        are made anew at `scale` times the size and twice the rate by the Refiner; sound stays.
+        are made anew at `scale` times the size and twice the rate by the Refiner; sound stays. It
+        sees image and end at that size, and the keyframes of a base model that makes them.
         window, context: an extension is made in pieces of `window` frames, of which the first
         `context` are the last ones of what there is (SkyReels-V3). Held inputs and kept pixels come
         back as they were. Raises PromptError for inputs that do not fit.
@@ -274,7 +274,7 @@ class Pipeline:
             fps *= 2
         return GeneratedClip(pictures, fps, sound, self.audio_codec.rate, made_with)
 
-    def _refining(self, options: RefineOptions | None, scale: int, job: Job) -> _Refining | None:
+    def _refining(self, options: RefineOptions | None, scale: int, job: Job) -> Refining | None:
         """Raises PromptError where there is no Refiner, or nothing to refine."""
         if options is None:
             return None
@@ -286,7 +286,7 @@ class Pipeline:
                 f"refining {scale} times: 1 to 4 times is possible, of pictures that are made "
                 "anew from first to last."
             )
-        return _Refining(self.refiner, options, scale)
+        return Refining(self.refiner, options, scale)
 
     def _clip(
         self,
@@ -307,14 +307,21 @@ class Pipeline:
         inputs = replace(inputs, audio=sound)
         pictures = None if inputs.video is None else inputs.video[:frames]
         latents = 1 + (frames - 1) // self.video_codec.stride[0]
-        z_video, z_audio = way.sample(
+        canvas, high = video_canvas(self.video_codec, job, inputs, frames, height, width), None
+        if way.refine is not None and canvas is not None:
+            makes = way.forcing is None and makes_keyframes(self.model)
+            size = (latents, height, width)
+            high = way.refine.keyframes(self.video_codec, inputs, *size, made=makes)
+            canvas = replace(canvas, keyframes=high if makes else None)
+        made = way.sample(
             self.model,
-            video_canvas(self.video_codec, job, inputs, frames, height, width),
+            canvas,
             audio_canvas(self.audio_codec, job, inputs, latents, samples),
             seed,
             progress,
         )
-        for z in (z_video, z_audio):
+        z_video, z_audio = made.video, made.audio
+        for z in made:
             if z is not None and not bool(z.isfinite().all()):
                 raise PromptError(
                     "the model's latents are no longer finite: guidance or shift are too strong, "
@@ -322,7 +329,9 @@ class Pipeline:
                 )
         if job.video == "target" and z_video is not None:
             if way.refine is not None:
-                z_video = way.refine.apply(z_video, way.text, seed)
+                if high is not None and made.keyframes is not None:
+                    high = replace(high, known=made.keyframes)
+                z_video = way.refine.apply(z_video, way.text, seed, high)
             pictures = to_frames(self.video_codec.decode(z_video))
             if way.refine is not None and frames > 1:
                 # Twice the frames, less one; the last is shown twice, as long as there is sound.
@@ -356,7 +365,8 @@ class Pipeline:
             length = min(window, len(before) + missing)
             canvas = continued(self.video_codec, inputs, before, length)
             # Each piece has noise of its own.
-            z, _ = way.sample(self.model, canvas, None, seed + PIECE * (len(done) - given), None)
+            own = seed + PIECE * (len(done) - given)
+            z = way.sample(self.model, canvas, None, own, None).video
             assert z is not None
             new = to_frames(self.video_codec.decode(z))[len(before) :]
             done = np.concatenate((done, new))[:frames]
@@ -375,18 +385,6 @@ class Pipeline:
 
 
 @dataclass(frozen=True)
-class _Refining:
-    model: MMDiT
-    options: RefineOptions
-    scale: int
-
-    def apply(self, low: Tensor, text: Text, seed: int) -> Tensor:
-        height, width = (self.scale * n for n in low.shape[3:])
-        canvas = refiner_canvas(low, height, width, strength=self.options.strength)
-        return refine_latents(self.model, text, canvas, seeds=[seed], options=self.options)
-
-
-@dataclass(frozen=True)
 class _Way:
     """How to get from noise to latents: what all passes of one call share."""
 
@@ -398,7 +396,7 @@ class _Way:
     solver: Solver
     guider: Guider
     forcing: Forcing | None
-    refine: _Refining | None
+    refine: Refining | None
 
     def sample(
         self,
@@ -407,7 +405,7 @@ class _Way:
         audio: AudioCanvas | None,
         seed: int,
         progress: Callable[[int, int], None] | None,
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> Latents:
         if self.forcing is not None and video is not None:
             forced = force(
                 model,
@@ -422,8 +420,8 @@ class _Way:
                 guider=self.guider,
                 progress=progress,
             )
-            return forced, None
-        return sample(
+            return Latents(forced, None, None)
+        return denoise(
             model,
             self.text,
             video=video,
