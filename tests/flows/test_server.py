@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -241,24 +242,37 @@ class Hook(BaseHTTPRequestHandler):
         pass
 
 
-def test_automations_tell_of_failures_timeouts_and_reports(server: Server, tmp_path: Path):
-    """As docs/automate.py makes them; called again, they are the same."""
-    noise_video(tmp_path / "media" / "a.mp4", seconds=1.0, seed=0)
+@contextmanager
+def automated(server: Server, folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """The automations, made twice, with a webhook that keeps what it is told in Hook.texts."""
     Hook.texts.clear()
     hook = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     threading.Thread(target=hook.serve_forever, daemon=True).start()
+    said = yaml.safe_load((ROOT / "docs" / "automations.yaml").read_text())["automations"]
+    names = {spec["name"] for spec in said}
     try:
         make = [sys.executable, ROOT / "docs" / "automate.py"]
         for arguments in ([f"http://127.0.0.1:{hook.server_port}/"], []):
             done = subprocess.run(
-                [*make, *arguments], env=server.env, cwd=tmp_path, capture_output=True, text=True,
+                [*make, *arguments], env=server.env, cwd=folder, capture_output=True, text=True,
                 check=False,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
         made = server.ask("POST", "automations/filter", {})
-        said = yaml.safe_load((ROOT / "docs" / "automations.yaml").read_text())["automations"]
-        ours = [one for one in made if one["name"] in {spec["name"] for spec in said}]
-        assert len(ours) == len(said) == 4
+        yield [one for one in made if one["name"] in names]
+    finally:
+        hook.shutdown()
+        hook.server_close()
+        for one in server.ask("POST", "automations/filter", {}):
+            if one["name"] in names:
+                server.ask("DELETE", f"automations/{one['id']}")
+
+
+def test_automations_tell_of_failures_timeouts_and_reports(server: Server, tmp_path: Path):
+    """As docs/automate.py makes them; called again, they are the same."""
+    noise_video(tmp_path / "media" / "a.mp4", seconds=1.0, seed=0)
+    with automated(server, tmp_path) as ours:
+        assert len(ours) == 4
         (block,) = {
             action["block_document_id"]
             for one in ours
@@ -283,12 +297,6 @@ def test_automations_tell_of_failures_timeouts_and_reports(server: Server, tmp_p
                     t for t in Hook.texts if "curate has failed" in t and words in t
                 ],
             )
-    finally:
-        hook.shutdown()
-        hook.server_close()
-        for one in server.ask("POST", "automations/filter", {}):
-            if one["name"] in {spec["name"] for spec in said}:
-                server.ask("DELETE", f"automations/{one['id']}")
 
 
 def committed(work: Path, folder: str) -> bool:
@@ -334,3 +342,30 @@ def test_a_run_whose_worker_was_killed_goes_on_when_it_is_retried(server: Server
     (report,) = reports(tmp_path / "work")
     assert measured(report, "Probe") == 0  # what was committed before
     assert shards(tmp_path / "work") == shards(curated_here(tmp_path, "clean"))
+
+
+def test_a_run_whose_machine_is_gone_is_found_crashed_and_told(server: Server, tmp_path: Path):
+    """With a shorter wait than ours: a run's first heartbeat comes when it starts."""
+    for seed in range(6):
+        noise_video(tmp_path / "media" / f"{seed}.mp4", seconds=8.0, seed=seed)
+    with automated(server, tmp_path) as ours:
+        (gone,) = (one for one in ours if "heartbeat" in one["name"])
+        gone["trigger"]["within"] = 60
+        held = ("name", "description", "enabled", "trigger", "actions")
+        server.ask("PUT", f"automations/{gone['id']}", {name: gone[name] for name in held})
+        run = server.begin("curate", **ask_for(tmp_path))
+        server.wait("the first facts", lambda: committed(tmp_path / "work", "facts/Probe"))
+        server.kill_worker("reelmill-cpu")
+        ended = server.ended(run)
+        assert (ended["state_type"], ended["state"]["message"]) == (
+            "CRASHED",
+            "No heartbeat for ten minutes.",
+        )
+        name = ended["name"]
+        server.wait(
+            "the notice", lambda: [t for t in Hook.texts if "curate is stuck" in t and name in t]
+        )
+    server.start_worker("reelmill-cpu")
+    server.set_state(run, "SCHEDULED", "AwaitingRetry")
+    retried = server.wait("the retry", lambda: reports(tmp_path / "work") and server.ended(run))
+    assert retried["state_type"] == "COMPLETED", retried["state"]
