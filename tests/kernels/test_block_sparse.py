@@ -151,7 +151,7 @@ def test_log_sum_exp_is_that_of_the_scores_seen(backend):
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 4.0, 16.0, 64.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_error_at_any_scale_is_that_of_dense_attention(dtype, scale):
+def test_error_at_any_scale_is_that_of_dense_attention(dtype, scale, computing):
     """Against torch's own attention over the same keys, both measured in float64."""
     layout = tile_layout((4, 4, 8), tile=(4, 4, 4))
     q, k, v = inputs(layout, dtype, dim=32, scale=scale)
@@ -162,7 +162,7 @@ def test_error_at_any_scale_is_that_of_dense_attention(dtype, scale):
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     dense = attention(*leaves)
     peer = [dense.detach(), *torch.autograd.grad(dense, leaves, do)]
-    found = both(q, k, v, lists, layout, do=do)
+    found = both(q, k, v, lists, layout, computing, do=do)
     expected = truth(q, k, v, lists, layout, do=do)
     floor = {torch.float32: 1e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}[dtype]
     for ours, theirs, exact in zip(found, peer, expected, strict=True):
@@ -170,52 +170,59 @@ def test_error_at_any_scale_is_that_of_dense_attention(dtype, scale):
         assert oracle.relative(ours, exact) <= limit
 
 
-def test_one_huge_score_and_a_shift_of_all_keys_do_no_harm():
+def test_one_huge_score_and_a_shift_of_all_keys_do_no_harm(computing):
     layout = tile_layout((3, 5, 7), tile=(2, 2, 4))
     lists = oracle.random_lists(layout, 2, 2, 4, made(8))
     q, k, v = inputs(layout, torch.float32)
-    plain = both(q, k, v, lists, layout)[0]
-    shifted = both(q, k + 3.0, v, lists, layout)[0]
+    plain = both(q, k, v, lists, layout, computing)[0]
+    shifted = both(q, k + 3.0, v, lists, layout, computing)[0]
     torch.testing.assert_close(shifted, plain, rtol=1e-4, atol=1e-5)
     k[:, 17] *= 1e4
-    for a, b in zip(both(q, k, v, lists, layout), truth(q, k, v, lists, layout), strict=True):
+    found, expected = both(q, k, v, lists, layout, computing), truth(q, k, v, lists, layout)
+    for a, b in zip(found, expected, strict=True):
         assert a.isfinite().all()
         assert oracle.relative(a, b) < 1e-3
 
 
-def test_the_order_of_a_list_and_the_batch_do_not_matter():
+def test_the_order_of_a_list_of_heads_and_of_the_batch_does_not_matter(computing):
     layout = tile_layout((3, 5, 7), tile=(2, 2, 4))
     lists = oracle.random_lists(layout, 2, 2, 4, made(10), even=True)
     q, k, v = inputs(layout)
-    whole = both(q, k, v, lists, layout)
+    whole = both(q, k, v, lists, layout, computing)
     turned = TileLists(lists.index.flip(-1).contiguous(), lists.count)
-    for a, b in zip(both(q, k, v, turned, layout), whole, strict=True):
+    for a, b in zip(both(q, k, v, turned, layout, computing), whole, strict=True):
         torch.testing.assert_close(a, b)
     do = torch.randn(q.shape, generator=made(9)).to(q.dtype)
     for n in range(2):
         one = TileLists(lists.index[n : n + 1], lists.count[n : n + 1])
-        part = both(*(x[n : n + 1] for x in (q, k, v)), one, layout, do=do[n : n + 1])
+        part = both(*(x[n : n + 1] for x in (q, k, v)), one, layout, computing, do=do[n : n + 1])
         for a, b in zip(part, whole, strict=True):
             assert torch.equal(a[0], b[n])
+    heads = TileLists(lists.index.flip(1).contiguous(), lists.count.flip(1).contiguous())
+    swapped = both(*(x.flip(2) for x in (q, k, v)), heads, layout, computing, do=do.flip(2))
+    for a, b in zip(swapped, whole, strict=True):
+        assert torch.equal(a.flip(2), b)
 
 
-def test_it_repeats_to_the_bit():
+def test_it_repeats_to_the_bit(computing):
     layout = tile_layout((5, 7, 9))
     lists = oracle.random_lists(layout, 2, 2, 4, made(11))
     q, k, v = inputs(layout, torch.float32)
-    for a, b in zip(both(q, k, v, lists, layout), both(q, k, v, lists, layout), strict=True):
+    first, second = (both(q, k, v, lists, layout, computing) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b)
 
 
-def test_slices_of_a_packed_tensor_need_no_copy_and_give_the_same():
+def test_slices_of_a_packed_tensor_need_no_copy_and_give_the_same(computing):
     layout = tile_layout((3, 5, 7))
     lists = oracle.random_lists(layout, 2, 2, 2, made(12))
     q, k, v = inputs(layout)
     packed = torch.stack([q, k, v], 2)
     sliced = packed.unbind(2)
     assert not sliced[0].is_contiguous()
-    out = block_sparse_attention(*sliced, lists, layout)
-    assert torch.equal(out, block_sparse_attention(q, k, v, lists, layout))
+    out = block_sparse_attention(*sliced, lists, layout, backend=computing)
+    expected = block_sparse_attention(q, k, v, lists, layout, backend=computing)
+    assert torch.equal(out, expected)
 
 
 def op_arguments(layout: TileLayout):
