@@ -20,7 +20,7 @@ from reelmill.datasets.sample import Outcome, Verdict
 
 @dataclass
 class Decisions:
-    """Verdicts over units. ended[row] is the name of the stage that ended a unit, if any.
+    """Verdicts over units. A plan only asks who is alive, so they are made when they are asked for.
 
     objections: how many bounds each unit breaks, whether or not their stages were reached, int16
     [units]; broken: how many of those are bounds of one stage on one fact, int8 [units] each.
@@ -28,7 +28,8 @@ class Decisions:
 
     units: Units
     alive: np.ndarray
-    ended: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
+    _ended: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
+    _ending: list[tuple[str, Iterator[tuple[int, Verdict]]]] = field(default_factory=list)
     objections: np.ndarray = field(init=False)
     broken: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
@@ -42,10 +43,22 @@ class Decisions:
     def start(cls, units: Units) -> Decisions:
         return cls(units, np.ones(len(units), dtype=bool))
 
+    @property
+    def ended(self) -> Mapping[int, tuple[str, Verdict]]:
+        """The stage that ended a unit, and its verdict, by row."""
+        for stage, verdicts in self._ending:
+            self._ended.update((row, (stage, verdict)) for row, verdict in verdicts)
+        self._ending.clear()
+        return self._ended
+
+    def _end(self, stage: str, rows: np.ndarray, verdicts: Iterator[Verdict]) -> None:
+        """Ends units that are alive; their verdicts are taken later."""
+        self.alive[rows] = False
+        self._ending.append((stage, zip(rows.tolist(), verdicts, strict=True)))
+
     def end(self, row: int, stage: str, verdict: Verdict) -> None:
         if self.alive[row]:
-            self.alive[row] = False
-            self.ended[row] = (stage, verdict)
+            self._end(stage, np.array([row]), iter([verdict]))
 
     def apply(self, stage: Stage, findings: Mapping[str, np.ndarray] | None = None) -> None:
         """Decides one stage for all units; its facts must be loaded.
@@ -66,11 +79,11 @@ class Decisions:
         rows = np.flatnonzero(~bound.holds(column.values))
         self._object(stage, bound.fact, rows)
         rows = rows[self.alive[rows]]
-        text = str(bound)
-        for row, value in zip(rows.tolist(), column.values[rows].tolist(), strict=True):
-            self.end(row, stage.name, Verdict(Outcome.REJECTED, bound.reason, value, text))
+        values, reason, text = column.values[rows].tolist(), bound.reason, str(bound)
+        verdicts = (Verdict(Outcome.REJECTED, reason, value, text) for value in values)
+        self._end(stage.name, rows, verdicts)
 
-    def _object(self, stage: Stage, fact: str, rows: np.ndarray | list[int]) -> None:
+    def _object(self, stage: Stage, fact: str, rows: np.ndarray) -> None:
         broken = self.broken.setdefault((stage.name, fact), np.zeros(len(self.units), np.int8))
         broken[rows] += 1
         self.objections[rows] += 1
@@ -84,13 +97,14 @@ class Decisions:
 
     def _select(self, stage: TableStage, findings: Mapping[str, np.ndarray] | None) -> None:
         rows = np.flatnonzero(self.alive)
-        found = sorted(stage.select(self.units.table(rows, findings)).items())
-        self._object(stage, "", [int(rows[i]) for i, _ in found])
-        for i, no in found:
-            row = int(rows[i])
-            self.end(
-                row, stage.name, Verdict(Outcome.REJECTED, no.reason, no.value, no.bound, no.detail)
-            )
+        found = stage.select(self.units.table(rows, findings))
+        places = np.array(sorted(found), np.int64)
+        verdicts = (
+            Verdict(Outcome.REJECTED, no.reason, no.value, no.bound, no.detail)
+            for no in map(found.__getitem__, places.tolist())
+        )
+        self._object(stage, "", rows[places])
+        self._end(stage.name, rows[places], verdicts)
 
     def ended_in(self, stage: str) -> np.ndarray:
         """int8 [units]: REJECTED or FAILED where that stage ended a unit, else 0."""
