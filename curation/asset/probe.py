@@ -40,6 +40,7 @@ class Probe(AssetStage):
         Fact("bytes", "bytes", "Size of the file.", 1e3, 1e10, int, log=True),
         Fact("codec", "", "Codec of the picture.", dtype=str),
         Fact("pixel_format", "", "Pixel format, FFmpeg's name.", dtype=str),
+        Fact("hdr", "", "Whether the picture is HDR (PQ or HLG); it is tone-mapped.", 0, 1, bool),
         Fact("container", "", "Container or image format.", dtype=str),
         Fact("has_audio", "", "Whether there is sound.", 0, 1, bool),
         Fact("audio_codec", "", "Codec of the sound.", dtype=str),
@@ -76,6 +77,11 @@ class Probe(AssetStage):
             "bytes": info.bytes,
             "codec": video.codec if video else no_picture,
             "pixel_format": video.pixel_format if video else no_picture,
+            "hdr": NotApplicable("an image is read as sRGB")
+            if image
+            else bool(video.transfer)
+            if video
+            else no_picture,
             "container": info.container,
             "has_audio": audio is not None,
             "audio_codec": audio.codec if audio else no_sound,

@@ -48,6 +48,7 @@ from reelmill.datasets.media.picture import (
 )
 from reelmill.datasets.media.sound import MonoResampler, SoundRow
 from reelmill.datasets.media.span import clip_audio, clip_frames, clip_samples
+from reelmill.datasets.media.tone_map import ToneMap, transfer_of
 from reelmill.datasets.media.vectors import ask_for_vectors, coded_vectors
 from reelmill.datasets.sample import Kind
 from reelmill.errors import MediaError
@@ -80,7 +81,8 @@ class VideoInfo:
 
     rotation: degrees clockwise that set a decoded frame upright (0, 90, 180, 270).
     frames_expected: what the container says, None where it says nothing. start_s: pts of the first
-    decoded frame, in seconds on the container's clock.
+    decoded frame, in seconds on the container's clock. transfer: `pq` or `hlg` where its frames are
+    HDR (they are read as SDR ones, see tone_map.py), else "".
     """
 
     width: int
@@ -95,6 +97,7 @@ class VideoInfo:
     codec: str
     pixel_format: str
     start_s: float
+    transfer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ def _video_info(stream: VideoStream, frame: VideoFrame, path: Path) -> VideoInfo
         codec=stream.codec_context.codec.canonical_name,
         pixel_format=frame.format.name,
         start_s=float((frame.pts or 0) * time_base),
+        transfer=transfer_of(frame),
     )
 
 
@@ -366,7 +370,7 @@ class _Pictures:
         self._time_base = float(info.video.time_base)
         self._turn = info.video.rotation
         self._size = analysis_size(info.video.width, info.video.height, width)
-        self._scaler = Scaler()
+        self._scaler, self._sdr = Scaler(), ToneMap()
         self._counts = counts
 
     def push(self, frame: VideoFrame) -> Frame | None:
@@ -381,8 +385,9 @@ class _Pictures:
         counts.last_ticks = frame.duration if frame.duration > 0 else before
         counts.pts.append(pts)
         seconds = (pts - counts.pts[0]) * self._time_base
-        gray, colour = self._scaler.small(frame, *self._size, self._turn)
-        luma, vectors = partial(full_luma, frame), partial(coded_vectors, frame)
+        shown = self._sdr(frame)
+        gray, colour = self._scaler.small(shown, *self._size, self._turn)
+        luma, vectors = partial(full_luma, shown), partial(coded_vectors, frame)
         return Frame(index, pts, seconds, gray, colour, luma, vectors)
 
 

@@ -17,6 +17,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from reelmill.datasets.media.container import decoded, open_container, pick_streams
+from reelmill.datasets.media.tone_map import ToneMap
 
 CV_TURNS = {
     90: cv2.ROTATE_90_CLOCKWISE,
@@ -146,7 +147,7 @@ class FrameClock:
 
 def frames_between(path: Path, start: int, end: int) -> Iterator[tuple[int, VideoFrame]]:
     """(pts, frame) of every frame with start <= pts < end, exactly as a decode from the file's
-    first frame gives them: decoding begins at a key frame at or before `start`.
+    first frame gives them: decoding begins at a key frame at or before `start`. HDR is tone-mapped.
 
     Damaged packets are passed over; the caller compares the number of frames with what it asked.
     """
@@ -157,7 +158,7 @@ def frames_between(path: Path, start: int, end: int) -> Iterator[tuple[int, Vide
                 margin is not None and not _seek(container, stream, start, margin)
             ):
                 continue
-            clock = FrameClock(container, stream)
+            clock, sdr = FrameClock(container, stream), ToneMap()
             began = margin is None
             for frame in decoded(container, stream):
                 pts = clock.pts(frame)
@@ -171,7 +172,7 @@ def frames_between(path: Path, start: int, end: int) -> Iterator[tuple[int, Vide
                     continue
                 if pts >= end:
                     return
-                yield pts, frame
+                yield pts, sdr(frame)
             if began:
                 return
 
