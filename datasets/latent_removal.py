@@ -124,7 +124,7 @@ def _parts_of(
     settings = {k: v for k, v in manifest.options.items() if k != _LINKS}
     of_clip: dict[str, list[int]] = {}
     for row in keep:
-        of_clip.setdefault(data.column("key")[row].rsplit("_", 2)[0], []).append(row)
+        of_clip.setdefault(data.column("clip")[row], []).append(row)
     failed: dict[str, str] = {}
     for part in manifest.parts:
         failed |= _commit(data, part).get("failed", {})

@@ -9,8 +9,9 @@
     <folder>/codecs.json      which codecs beside it were fitted, and to which shards
 
 Tensors of a sample: `video` [C, T, h, w], `audio` [C_a, L] (absent when the clip is silent or an
-image), `text` [n, D] (absent when captions are encoded online). Nothing is ever unpickled; sizes
-come from the index and every read is checked against its crc32.
+image), `text` [n, D] (absent when captions are encoded online). Of sound alone, h = w = 0, and T is
+how long it lasts. Nothing is ever unpickled; sizes come from the index and every read is checked
+against its crc32.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from reelmill.datasets.parquet import read_parquet
 from reelmill.datasets.workspace import commit_bytes, table_bytes, writing
 from reelmill.errors import DatasetError
 
-SCHEMA = 1
+SCHEMA = 2
 CODECS = "codecs.json"  # beside codecs that were fitted: for what, and which
 MAX_SAMPLE_BYTES = 1 << 30
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,120}")
@@ -56,6 +57,9 @@ _ROWS = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("has_audio", pa.bool_()),
+        ("clip", pa.string()),
+        ("start_frame", pa.int32()),
+        ("source", pa.string()),
     ]
 )
 
@@ -142,6 +146,9 @@ class PartWriter:
             self._file.addfile(info, io.BytesIO(payload))
         row |= {name: sample.meta[name] for name in ("frames", "height", "width")}
         row["has_audio"] = sample.audio is not None
+        row["clip"] = str(sample.meta.get("clip", sample.key))
+        row["start_frame"] = int(sample.meta.get("start_frame", 0))
+        row["source"] = str(sample.meta.get("source", ""))
         self._rows.append(row)
 
     def commit(self, counts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -172,7 +179,7 @@ def part_key(shard: str, options: Mapping[str, Any], video: str, audio: str, tex
     options: of the encode run, those that decide what a latent holds. video, audio, text:
     fingerprints.
     """
-    settings = [shard, options, video, audio, text]
+    settings = [SCHEMA, shard, options, video, audio, text]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -258,7 +265,8 @@ class LatentDataset:
         return self.rows.num_rows
 
     def column(self, name: str) -> list[Any]:
-        """One column of the index: key, asset, frames, height, width, has_audio."""
+        """One column of the index: key, asset, frames, height, width, has_audio, clip, start_frame,
+        source."""
         return self._columns[name]
 
     def channels(self, name: str) -> int:

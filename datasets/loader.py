@@ -12,13 +12,15 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from reelmill.datasets.latents import LatentDataset, LatentSample
-from reelmill.datasets.mixture import Mixture, Pool
+from reelmill.datasets.mixture import Draw, Mixture, Pool
+from reelmill.datasets.pairing import Pair, Pairing
 from reelmill.errors import DatasetError, UsageError
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,8 @@ class Batch:
     [b, C, T, h, w]. audio: float32 [b, C_a, L], or None when the task's samples have none.
     text: float32 [b, n, D] padded with zeros and text_mask bool [b, n], or None with raw captions.
     low: float32
-    [b, C, (T + 1) / 2, h', w'], or None: see LatentSample.
+    [b, C, (T + 1) / 2, h', w'], or None: see LatentSample. other, other_audio: of the samples that
+    go with these (pairing.py): video [b, C, T, h'', w''] and sound [b, C_a, L], or None.
     """
 
     step: int
@@ -47,15 +50,22 @@ class Batch:
     captions: tuple[str, ...]
     meta: tuple[Mapping[str, Any], ...]
     low: np.ndarray | None = None
+    other: np.ndarray | None = None
+    other_audio: np.ndarray | None = None
 
 
-def make_pools(data: LatentDataset, chosen: np.ndarray) -> list[Pool]:
-    """Chosen rows (bool [n]) grouped by bucket (frames, height, width), in ascending order."""
+def make_pools(data: LatentDataset, chosen: np.ndarray, *, by_source: bool = False) -> list[Pool]:
+    """Chosen rows (bool [n]) grouped by bucket (frames, height, width), in ascending order.
+
+    by_source: also by the folder of shards that they were encoded from.
+    """
     columns = [data.column(name) for name in ("frames", "height", "width")]
-    buckets: dict[tuple[int, int, int], list[int]] = {}
+    sources = data.column("source") if by_source else [""] * len(data)
+    buckets: dict[tuple[str, tuple[int, int, int]], list[int]] = {}
     for row in np.flatnonzero(chosen):
-        buckets.setdefault(tuple(int(c[row]) for c in columns), []).append(int(row))  # type: ignore[arg-type]
-    return [Pool(bucket, np.array(buckets[bucket])) for bucket in sorted(buckets)]
+        bucket = tuple(int(c[row]) for c in columns)
+        buckets.setdefault((sources[row], bucket), []).append(int(row))  # type: ignore[arg-type]
+    return [Pool(key[1], np.array(rows), key[0]) for key, rows in sorted(buckets.items())]
 
 
 @dataclass
@@ -64,13 +74,15 @@ class Loader:
 
     max_corrupt: how many different damaged samples may be left out before DatasetError ends the
     run; each is logged once, and `corrupt` names them. barred: samples that are not to be used, and
-    why; see `bar`. cache_bytes: decoded samples kept in memory.
+    why; see `bar`. cache_bytes: decoded samples kept in memory. pairs: tasks whose samples go with
+    another one each, and which.
     """
 
     data: LatentDataset
     mixture: Mixture
     max_corrupt: int = 0
     cache_bytes: int = 1 << 29
+    pairs: Mapping[str, Pair] = field(default_factory=dict)
     corrupt: dict[str, str] = field(default_factory=dict)
     barred: dict[str, str] = field(default_factory=dict)
     _cache: OrderedDict[int, LatentSample] = field(default_factory=OrderedDict)
@@ -78,15 +90,16 @@ class Loader:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """This rank's slots of the global batch of a step."""
-        if world < 1 or not 0 <= rank < world or self.mixture.batch % world:
+        draw = self.mixture.draw(step)
+        batch = len(draw.rows)
+        if world < 1 or not 0 <= rank < world or batch % world:
             raise UsageError(
-                f"a batch of {self.mixture.batch} cannot be shared by {world} processes (rank "
+                f"a batch of {batch} cannot be shared by {world} processes (rank "
                 f"{rank}): choose a world size that divides it."
             )
-        draw = self.mixture.draw(step)
-        slots = np.arange(rank, self.mixture.batch, world)
-        samples = [self._sample(draw, int(slot)) for slot in slots]
-        return collate(step, draw.task, slots, samples)
+        slots = np.arange(rank, batch, world)
+        samples, others = zip(*(self._sample(draw, step, int(slot)) for slot in slots), strict=True)
+        return collate(step, draw.task, slots, samples, [o for o in others if o is not None])
 
     def bar(self, key: str, why: str) -> None:
         """Leaves a sample out from the next batch on."""
@@ -106,23 +119,40 @@ class Loader:
                 waiting += (reader.submit(self.batch, s, rank, world) for s in islice(steps, 1))
                 yield ready
 
-    def _sample(self, draw: Any, slot: int) -> LatentSample:
-        row = int(draw.rows[slot])
+    def _sample(self, draw: Draw, step: int, slot: int) -> tuple[LatentSample, LatentSample | None]:
+        """A slot's sample, and the one that goes with it where the task wants one."""
+        row, pair = int(draw.rows[slot]), self.pairs.get(draw.task)
         for attempt in range(1, len(self.data) + 1):
-            key = self.data.column("key")[row]
-            if key not in self.corrupt and key not in self.barred:
-                try:
-                    return self._read(row)
-                except DatasetError as error:
-                    self.corrupt[key] = str(error)
-                    log.warning("left out: %s", error)
-                    if len(self.corrupt) > self.max_corrupt:
-                        raise DatasetError(
-                            f"{len(self.corrupt)} damaged samples, and {self.max_corrupt} are "
-                            f"allowed (max_corrupt). The last one: {error}"
-                        ) from error
+            sample = self._good(row)
+            if sample is not None and pair is None:
+                return sample, None
+            if sample is not None and pair is not None:
+                for other in self.pairing.order(pair, row, self.mixture.seed, step, slot):
+                    if (found := self._good(other)) is not None:
+                        return sample, found
             row = self.mixture.substitute(draw, slot, attempt)
         raise DatasetError(f"every sample of task {draw.task!r} is damaged or left out.")
+
+    def _good(self, row: int) -> LatentSample | None:
+        """The sample of a row, None for one that is damaged or barred."""
+        key = self.data.column("key")[row]
+        if key in self.corrupt or key in self.barred:
+            return None
+        try:
+            return self._read(row)
+        except DatasetError as error:
+            self.corrupt[key] = str(error)
+            log.warning("left out: %s", error)
+            if len(self.corrupt) > self.max_corrupt:
+                raise DatasetError(
+                    f"{len(self.corrupt)} damaged samples, and {self.max_corrupt} are "
+                    f"allowed (max_corrupt). The last one: {error}"
+                ) from error
+        return None
+
+    @cached_property
+    def pairing(self) -> Pairing:
+        return Pairing(self.data)
 
     def _read(self, row: int) -> LatentSample:
         if row in self._cache:
@@ -144,17 +174,15 @@ def _bytes(sample: LatentSample) -> int:
     return sum(a.nbytes for a in arrays if a is not None)
 
 
-def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSample]) -> Batch:
+def collate(
+    step: int,
+    task: str,
+    slots: np.ndarray,
+    samples: Sequence[LatentSample],
+    others: Sequence[LatentSample] = (),
+) -> Batch:
     """Stacks samples of equal shape. Sound is kept only when every sample has it."""
-    shapes = {sample.video.shape for sample in samples}
-    if len(shapes) > 1:
-        raise DatasetError(f"samples of one bucket have latents of shapes {sorted(shapes)}.")
-    audio = text = mask = None
-    sounds = [s.audio for s in samples if s.audio is not None]
-    if len(sounds) == len(samples):
-        if len({s.shape for s in sounds}) > 1:
-            raise DatasetError("samples of one bucket have sounds of different lengths.")
-        audio = _stack(sounds)
+    text = mask = None
     small = [s.low for s in samples if s.low is not None]
     low = small if len(small) == len(samples) else None
     texts = [s.text for s in samples if s.text is not None]
@@ -170,14 +198,32 @@ def collate(step: int, task: str, slots: np.ndarray, samples: Sequence[LatentSam
         task=task,
         slots=slots,
         keys=tuple(s.key for s in samples),
-        video=_stack([s.video for s in samples]),
-        audio=audio,
+        video=_pictures(samples),
+        audio=_sounds(samples),
         text=text,
         text_mask=mask,
         captions=tuple(str(s.meta.get("caption", "")) for s in samples),
         meta=tuple(s.meta for s in samples),
         low=None if low is None else _stack(low),
+        other=_pictures(others) if others else None,
+        other_audio=_sounds(others),
     )
+
+
+def _pictures(samples: Sequence[LatentSample]) -> np.ndarray:
+    shapes = {sample.video.shape for sample in samples}
+    if len(shapes) > 1:
+        raise DatasetError(f"samples of one bucket have latents of shapes {sorted(shapes)}.")
+    return _stack([s.video for s in samples])
+
+
+def _sounds(samples: Sequence[LatentSample]) -> np.ndarray | None:
+    sounds = [s.audio for s in samples if s.audio is not None]
+    if not sounds or len(sounds) < len(samples):
+        return None
+    if len({s.shape for s in sounds}) > 1:
+        raise DatasetError("samples of one bucket have sounds of different lengths.")
+    return _stack(sounds)
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -105,10 +105,30 @@ def _mix(value: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples of one bucket that a task may draw. rows: their rows in the index, ascending."""
+    """Samples of one bucket that a task may draw. rows: their rows in the index, ascending.
+
+    source: where they come from, of a mixture of sources. batch: slots of a global batch of them;
+    0: as many as the mixture's.
+    """
 
     bucket: tuple[int, int, int]
     rows: np.ndarray
+    source: str = ""
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Buckets of a task and a source, each visited so that all samples come up equally often."""
+
+    pools: list[Pool]
+    batch: int
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        if not any(pool.batch for pool in self.pools):
+            return Schedule([len(pool.rows) for pool in self.pools])
+        return Schedule([len(pool.rows) / (pool.batch or self.batch) for pool in self.pools])
 
 
 @dataclass(frozen=True)
@@ -119,6 +139,7 @@ class Draw:
     bucket: tuple[int, int, int]
     rows: np.ndarray
     epochs: np.ndarray  # how often the pool was gone through before, per slot
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,12 +149,15 @@ class Mixture:
     tasks: weight of each task. pools: buckets of each task. batch: slots of a global batch. All
     slots of a step share task and bucket, so every rank computes the same shapes. A pool is gone
     through in a new permutation each epoch; its tail wraps into the next one and is never dropped.
+    sources: weight of each source within every task; none: buckets are taken by their size alone.
+    A task that has nothing of a source draws from the others, by their weights.
     """
 
     tasks: Mapping[str, float]
     pools: Mapping[str, Sequence[Pool]]
     batch: int
     seed: int
+    sources: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for task in self.tasks:
@@ -142,33 +166,62 @@ class Mixture:
                     f"task {task!r} of the mixture has no sample to draw from: none of the latent "
                     "shards has what it needs. Encode clips that do, or take it out of the mixture."
                 )
+        there = {pool.source for pools in self.pools.values() for pool in pools if len(pool.rows)}
+        for source in self.sources:
+            if source not in there:
+                raise DatasetError(
+                    f"source {source!r} of the mixture has no sample to draw from; there are: "
+                    f"{', '.join(sorted(there)) or 'none'}. Encode its shards, or take it out."
+                )
 
     @cached_property
-    def _schedules(self) -> tuple[Schedule, list[tuple[str, list[Pool], Schedule]]]:
-        names = list(self.tasks)
-        filled = {n: [p for p in self.pools[n] if len(p.rows)] for n in names}
-        inner = [(n, filled[n], Schedule([len(p.rows) for p in filled[n]])) for n in names]
-        return Schedule([self.tasks[n] for n in names]), inner
+    def _schedules(self) -> tuple[Schedule, list[tuple[str, Schedule, list[_Source]]]]:
+        inner = []
+        for name in self.tasks:
+            pools = [p for p in self.pools[name] if len(p.rows)]
+            if self.sources:
+                weights = {
+                    s: w for s, w in self.sources.items() if any(p.source == s for p in pools)
+                }
+                if not weights:
+                    raise DatasetError(
+                        f"task {name!r} has no sample of any source of the mixture: "
+                        f"{', '.join(self.sources)}. Name one that it can use."
+                    )
+                parts = [_Source([p for p in pools if p.source == s], self.batch) for s in weights]
+                inner.append((name, Schedule(list(weights.values())), parts))
+            else:
+                inner.append((name, Schedule([1.0]), [_Source(pools, self.batch)]))
+        return Schedule(list(self.tasks.values())), inner
 
     def draw(self, step: int) -> Draw:
         """The global batch of a step, from 0."""
         outer, inner = self._schedules
         choice = outer.choice(step)
-        task, pools, buckets = inner[choice]
+        task, sources, parts = inner[choice]
         visit = outer.visits(step, choice)
+        source = sources.choice(visit)
+        pools, buckets = parts[source].pools, parts[source].schedule
+        visit = sources.visits(visit, source)
         chosen = buckets.choice(visit)
         pool = pools[chosen]
-        first = buckets.visits(visit, chosen) * self.batch
-        epochs, places = np.divmod(first + np.arange(self.batch), len(pool.rows))
-        rows = np.empty(self.batch, dtype=np.int64)
+        batch = pool.batch or self.batch
+        first = buckets.visits(visit, chosen) * batch
+        epochs, places = np.divmod(first + np.arange(batch), len(pool.rows))
+        rows = np.empty(batch, dtype=np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            key = f"{self.seed}/{task}/{pool.bucket}/{epoch}"
+            of = f"/{pool.source}" if self.sources else ""
+            key = f"{self.seed}/{task}{of}/{pool.bucket}/{epoch}"
             rows[here] = pool.rows[permute(places[here], len(pool.rows), key)]
-        return Draw(task, pool.bucket, rows, epochs)
+        return Draw(task, pool.bucket, rows, epochs, pool.source)
 
     def substitute(self, draw: Draw, slot: int, attempt: int) -> int:
         """Another row of the slot's pool, for one that cannot be read. attempt: 1, 2, ..."""
-        pool = next(p for p in self.pools[draw.task] if p.bucket == draw.bucket)
+        pool = next(
+            p
+            for p in self.pools[draw.task]
+            if (p.bucket, p.source) == (draw.bucket, draw.source) and len(p.rows)
+        )
         place = int(np.searchsorted(pool.rows, draw.rows[slot])) + attempt
         return int(pool.rows[place % len(pool.rows)])

@@ -15,6 +15,7 @@ from reelmill.datasets.corpus.corpus import make_corpus
 from reelmill.datasets.corpus.truth import CorpusTruth
 from reelmill.datasets.latents import LatentDataset
 from reelmill.datasets.sample import MICRO
+from reelmill.errors import UsageError
 from reelmill.flows.curate import curate
 from reelmill.flows.encode import encode
 from reelmill.flows.form import form
@@ -24,7 +25,7 @@ from reelmill.flows.tasks import run_task
 from reelmill.flows.train import train
 from reelmill.model.pipeline import Pipeline
 from reelmill.training.config import TrainResult
-from reelmill.training.curriculum import curriculum as built_in
+from reelmill.training.curricula import curriculum as built_in
 from reelmill.training.encode import EncodeResult
 from reelmill.training.generate import GenerateResult
 from reelmill.training.validate import SyncReport, onset_correlation
@@ -32,13 +33,27 @@ from reelmill.training.validate import SyncReport, onset_correlation
 
 @dataclass(frozen=True)
 class Size:
-    """How long a demo is: clips to train on, and the curriculum."""
+    """How long a demo is: what to train on, and the curriculum.
 
-    training_clips: int
+    also, low: further sizes of latents, and the Refiner's, as `reelmill encode` takes them.
+    """
+
     curriculum: str
+    clips: int
+    stills: int = 0
+    sounds: int = 0
+    also: tuple[str, ...] = ()
+    low: int = 0
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Folders of shards that are encoded."""
+        added = {"image": self.stills, "audio": self.sounds}
+        return ("video", *(name for name, count in added.items() if count))
 
 
-SHORT, FULL = Size(120, "demo"), Size(400, "demo_full")
+SHORT, FULL = Size("demo", 120), Size("demo_full", 400)
+MINI = Size("mini", 240, 240, 48, ("96x96",), 2)
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,9 @@ def synchrony(truth: CorpusTruth, latents: Path, trained: TrainResult, name: str
 def demo(
     folder: Annotated[Path, Field(description="Where everything is written.")],
     full: Annotated[bool, Field(description="Train until sound and picture agree.")] = False,
+    mini: Annotated[
+        bool, Field(description="Train all rows of the paper's curriculum, at CPU size.")
+    ] = False,
     seed: Annotated[int, Field(description="Seed of all that is random.")] = 0,
     timeout: Timeout = None,
 ) -> DemoResult:
@@ -83,13 +101,20 @@ def demo(
     checkpoint says so.
     """
     limit = Limit(timeout)
-    size = FULL if full else SHORT
+    if full and mini:
+        raise UsageError("a demo is --full or --mini, not both.")
+    size = FULL if full else MINI if mini else SHORT
     corpus, workspace = folder / "corpus", folder / "work"
     made: list[str] = []
     truth = run_task(
         "make corpus",
         lambda: make_corpus(
-            corpus, seed=seed, training_clips=size.training_clips, done=made.append
+            corpus,
+            seed=seed,
+            training_clips=size.clips,
+            training_stills=size.stills,
+            training_sounds=size.sounds,
+            done=made.append,
         ),
         lambda t: f"{len(t.files)} files, {sum(bool(f.defects) for f in t.files)} with a defect",
         reused=lambda t: not made,
@@ -110,9 +135,11 @@ def demo(
         limit=limit,
     )
     encoded = encode(
-        shards=[workspace / "shards" / "video"],
+        shards=[workspace / "shards" / name for name in size.shards],
         output=workspace / "latents",
         frames=[33, 17],
+        also=list(size.also),
+        low=size.low,
         timeout=limit.left,
     )
     trained = train(

@@ -20,6 +20,7 @@ from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import LogProgress, ended, run_task
 from reelmill.training import encode as engine
 from reelmill.training.encode import EncodeOptions, EncodeResult
+from reelmill.training.encode_request import parse_size
 
 APPROVED, UNREVIEWED = "reelmill.latents.approved", "reelmill.latents.unreviewed"
 
@@ -47,6 +48,7 @@ def encode(
     views: Annotated[
         Path | None, Field(description="Of `reelmill views`: its windows of this size.")
     ] = None,
+    also: Annotated[list[str], Field(description="Other sizes, WIDTHxHEIGHT.")] = [],  # noqa: B006
     timeout: Timeout = None,
 ) -> EncodeResult:
     """Turns pictures, sound and captions into tensors, once."""
@@ -66,6 +68,7 @@ def encode(
         dtype=dtype,
         low=low,
         views=views,
+        sizes=tuple(parse_size(size) for size in also),
     )
     result = run_task(
         "encode",

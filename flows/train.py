@@ -13,8 +13,9 @@ from reelmill.flows.form import form
 from reelmill.flows.limit import Limit, Timeout
 from reelmill.flows.tasks import LogProgress, ended, run_task
 from reelmill.training.config import Execution, TrainOptions, TrainResult
-from reelmill.training.curriculum import CURRICULA, read_gate
-from reelmill.training.curriculum import curriculum as built_in
+from reelmill.training.curricula import CURRICULA
+from reelmill.training.curricula import curriculum as built_in
+from reelmill.training.curriculum import read_gate
 
 
 @flow(name="train", flow_run_name="train {curriculum}", retries=0)

@@ -3,6 +3,7 @@
 <run>/<stage>/metrics.jsonl                          a line a step, and a validation
 <run>/<stage>/checkpoints/step-*/manifest.json       what the stage was asked to do
 <run>/<stage>/samples/step-*.jpg                     what its model made, in time
+<run>/<stage>/held_out.json                          how it was judged when it was done
 <run>/training.html                                  this page
 """
 
@@ -29,12 +30,14 @@ from reelmill.reports.markup import count, duration, el, join, number, percent, 
 
 PAGE = "training.html"
 METRICS = "metrics.jsonl"
+JUDGEMENT = "held_out.json"
 MAX_LINE = 1 << 20
 MAX_JSON = 4 << 20
 MAX_SAMPLES = 24
 SAMPLE_BYTES = 3_000_000  # of all pictures together, so that the page stays below 5 MB
 STEPS_KEPT = 200_000
 MAX_SPIKES = 500
+MAX_TASKS = 100
 _SAMPLE = re.compile(r"^step-(\d{1,12})\.jpg$")
 SHADES = 6
 
@@ -43,7 +46,8 @@ SHADES = 6
 class StageLog:
     """What one stage left. steps: (step, task, loss or None, seconds). checks: validations. asked:
     the stage as its newest checkpoint holds it. spikes: (step, clip, why) of updates left out, the
-    first MAX_SPIKES of them; left_out: how many updates. damaged: lines that are no record."""
+    first MAX_SPIKES of them; left_out: how many updates. judged: its judgement, where it is done.
+    damaged: lines that are no record."""
 
     name: str
     steps: list[tuple[int, str, float | None, float]] = field(default_factory=list)
@@ -51,6 +55,7 @@ class StageLog:
     asked: Mapping[str, Any] = field(default_factory=dict)
     samples: list[tuple[int, Path]] = field(default_factory=list)
     spikes: list[tuple[int, str, str]] = field(default_factory=list)
+    judged: Mapping[str, Any] = field(default_factory=dict)
     left_out: int = 0
     damaged: int = 0
     modified: float = 0.0
@@ -79,6 +84,7 @@ def _read(path: Path) -> StageLog:
     every = len(log.steps) // STEPS_KEPT + 1
     log.steps = log.steps[::every] if every > 1 else log.steps
     log.asked = _asked(path.parent / "checkpoints")
+    log.judged = _judged(path.parent / JUDGEMENT)
     for sample in sorted((path.parent / "samples").glob("step-*.jpg")):
         if found := _SAMPLE.match(sample.name):
             log.samples.append((int(found[1]), sample))
@@ -124,6 +130,30 @@ def _asked(folder: Path) -> Mapping[str, Any]:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return {}
+
+
+def _judged(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON:
+            return {}
+        found = json.loads(path.read_bytes())
+        tasks = [
+            {
+                "name": str(task["name"])[:120],
+                "own": task["own"] is True,
+                "broken": task["broken"] is True,
+                **{n: _number(task[n]) for n in ("before", "after", "learned", "bound")},
+            }
+            for task in found["tasks"][:MAX_TASKS]
+        ]
+        reasons = [str(reason)[:300] for reason in found["reasons"][:MAX_TASKS]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {"tasks": tasks, "reasons": reasons}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def write_training(run: Path) -> Path:
@@ -178,6 +208,7 @@ def _stage(log: StageLog, key: str, room: int) -> Markup:
         "section",
         el("h2", text(log.name, 80)),
         _tiles(log),
+        _retention(log),
         lines("Loss by task", by_task, unit="of training steps, averaged"),
         lines("Held-out loss by task", held, unit="EMA weights, the same noise and times"),
         _by_time(log),
@@ -209,6 +240,31 @@ def _tiles(log: StageLog) -> Markup:
     found = [el("div", el("dt", n), el("dd", el("b", v), el("small", s))) for n, v, s in tiles]
     told = el("p", f"{plural(log.damaged, 'line')} of {METRICS} could not be read.", class_="warn")
     return join(el("dl", found, class_="tiles"), told if log.damaged else None)
+
+
+def _retention(log: StageLog) -> Markup | None:
+    """Held-out losses over the stage, and whether what was learned before it has been kept."""
+    if not log.judged:
+        return None
+    rows = []
+    for task in log.judged["tasks"]:
+        before, after, bound = (task[n] for n in ("before", "after", "bound"))
+        told = "broken" if task["broken"] else "kept" if bound is not None else "–"
+        moved = None if not before or after is None else f"{after / before - 1:+.1%}"
+        cells = [before, after, task["learned"], bound]
+        rows.append([
+            text(task["name"], 60),
+            "trained" if task["own"] else "learned before",
+            *(el("td", "–" if v is None else number(v), class_="n") for v in cells),
+            el("td", moved or "–", class_="n"),
+            el("td", told, class_="n strong" if task["broken"] else "n"),
+        ])  # fmt: skip
+    head = ["Task", "Here", "Before", "After", "When learned", "May be", "Change", "Outcome"]
+    reasons = [
+        el("p", f"Not promoted: {reason}.", class_="warn") for reason in log.judged["reasons"]
+    ]
+    caption = "Held-out losses of all that was learned so far"
+    return el("div", reasons, table(head, rows, class_="numbers", caption=caption), class_="chart")
 
 
 def _by_time(log: StageLog) -> Markup:

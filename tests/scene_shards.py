@@ -9,7 +9,7 @@ from pathlib import Path
 from reelmill.datasets.corpus.render import render_scene
 from reelmill.datasets.corpus.scene import Scene, random_scene
 from reelmill.datasets.corpus.sound import scene_audio
-from reelmill.datasets.media.encode import write_image, write_video
+from reelmill.datasets.media.encode import write_audio, write_image, write_video
 from reelmill.datasets.shards import ShardSample, write_shards
 
 RATE = 48_000
@@ -63,6 +63,22 @@ def still_sample(seed: int, *, size: tuple[int, int] = (32, 32)) -> ShardSample:
         suffix=".jpg",
         media=media,
         record={"kind": "image", "asset": f"{seed:064x}", "cut": {}},
+        caption=scene.caption,
+    )
+
+
+def sound_sample(seed: int, *, seconds: float = 3.0) -> ShardSample:
+    """One flac."""
+    scene = make_scene(seed, seconds=seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sound.flac"
+        write_audio(path, scene_audio(scene, RATE), RATE)
+        media = path.read_bytes()
+    return ShardSample(
+        key=f"{seed:016x}_0_{round(seconds * 1e6)}",
+        suffix=".flac",
+        media=media,
+        record={"kind": "audio", "asset": f"{seed:064x}", "cut": {"seconds": seconds}},
         caption=scene.caption,
     )
 

@@ -1,14 +1,14 @@
 """A curriculum as data: what is trained on what, in which order (paper section 4, Table 1).
 
-`CURRICULA` holds the two of the offline demo. A stage names everything that its outcome depends
-on; a checkpoint of another stage is never resumed.
+A stage names everything that its outcome depends on; a checkpoint of another stage is never
+resumed. The built-in ones are in training/curricula.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import yaml
@@ -107,9 +107,60 @@ class SpikeRule(_Data):
     most_barred: int = Field(default=64, ge=0)
 
 
+class DataRule(_Data):
+    """Which latents a stage sees, of those that its tasks can use.
+
+    heights: lines of the pictures, 0 for sound alone; none named: all. frames: shortest and longest
+    sample. sources: weight of each folder of shards that was encoded; none named: all, by size.
+    """
+
+    heights: tuple[int, ...] = ()
+    frames: tuple[int, int] | None = None
+    sources: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _possible(self) -> DataRule:
+        if any(weight <= 0 for weight in self.sources.values()):
+            raise ValueError("source weights must be above zero")
+        if self.frames and self.frames[0] > self.frames[1]:
+            raise ValueError(f"frames {self.frames}: the shortest is longer than the longest")
+        return self
+
+
+class Retention(_Data):
+    """What must hold of held-out losses when a stage is done, or it is not promoted.
+
+    allowance: share by which the loss of what an earlier stage trained may be above what it was
+    when that was trained last; of_task: of single tasks. must_fall: the stage's own loss, of its
+    own tasks by their weights, must be lower than before it.
+    """
+
+    allowance: float = Field(default=0.1, ge=0)
+    of_task: dict[str, float] = {}
+    must_fall: bool = True
+
+    def allowed(self, name: str) -> float:
+        return self.of_task.get(name, self.of_task.get(name.partition("@")[0], self.allowance))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One held-out loss. name: the task's, with `@stage` where a later stage has other data for it.
+    stage: the one that it came with, and the data of that which it is measured on. weight: in the
+    stage's own loss; 0 is an earlier task."""
+
+    name: str
+    task: str
+    stage: TrainStage
+    weight: float
+
+
 class TrainStage(_Data):
     """One row of a curriculum. tasks: weights of the mixture, realised within one step.
 
+    data: what of the latents it sees; None: all. tokens: of pictures and sound in a step; then
+    every bucket has a batch of its own: as large as fits, at most `batch`, a multiple of `share`.
+    retention: what must hold at its end; None: anything may.
     init_from: name of the stage whose EMA weights it starts from, None to start afresh.
     held_out: share of source files that are never trained on and give the held-out loss. refiner:
     trains the Refiner of TrainOptions.base, whose attention leaves out `sparsity` of its key tiles
@@ -140,6 +191,15 @@ class TrainStage(_Data):
     gate: StageGate | None = None
     samples: int = Field(default=0, ge=0, le=16)
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    data: DataRule | None = None
+    tokens: int | None = Field(default=None, gt=0)
+    share: int = Field(default=1, gt=0)
+    retention: Retention | None = None
+
+    @property
+    def shared(self) -> int:
+        """What ranks must be able to divide: every batch is a multiple of it."""
+        return self.batch if self.tokens is None else self.share
 
     @model_validator(mode="after")
     def _known_tasks(self) -> TrainStage:
@@ -214,11 +274,15 @@ class Model(_Data):
 
 
 class Curriculum(_Data):
-    """Stages in order, all for one model."""
+    """Stages in order, all for one model.
+
+    cumulative: a stage is measured on all that was learned up to it, and not only on `validation`.
+    """
 
     name: str
     model: Model
     stages: tuple[TrainStage, ...] = Field(min_length=1)
+    cumulative: bool = False
 
     def gated(self, gate: StageGate) -> Curriculum:
         """The same with a gate behind every stage that has none."""
@@ -235,6 +299,23 @@ class Curriculum(_Data):
         """Tasks of the held-out loss in every stage: those of the last one, what all is for."""
         return self.stages[-1].tasks
 
+    def checks(self, stage: TrainStage) -> list[Check]:
+        """Held-out losses of a stage: of what earlier stages trained too, if `cumulative`.
+
+        A task is measured on the data of the first stage that trained it, and once more on heights
+        or other data that a later one adds. A Refiner, a network of its own, has nothing to forget.
+        """
+        if not self.cumulative:
+            return [Check(task, task, stage, weight) for task, weight in self.validation.items()]
+        found: list[Check] = []
+        for one in self.stages[: self.stages.index(stage) + 1]:
+            if one is not stage and (one.refiner or stage.refiner):
+                continue
+            found = [replace(check, weight=0.0) for check in found]
+            for task, weight in one.tasks.items():
+                found = _added(found, one, task, weight)
+        return found
+
     @model_validator(mode="after")
     def _ordered(self) -> Curriculum:
         seen: set[str] = set()
@@ -246,7 +327,56 @@ class Curriculum(_Data):
                     f"stage {stage.name!r} starts from {stage.init_from!r}, no earlier stage"
                 )
             seen.add(stage.name)
+        if self.cumulative and len({stage.held_out for stage in self.stages}) > 1:
+            raise ValueError("stages that are measured together hold out the same share of files")
+        if any(stage.retention for stage in self.stages) and not self.cumulative:
+            raise ValueError("a stage's retention is judged in a curriculum that is cumulative")
         return self
+
+
+def _added(found: list[Check], stage: TrainStage, task: str, weight: float) -> list[Check]:
+    """The checks with those of a task of a stage, which share its weight."""
+    rule = stage.data or DataRule()
+    alike, heights = [], set(rule.heights)
+    if TASKS[task].video != "absent":
+        heights.discard(0)
+    for check in found:
+        known = check.stage.data or DataRule()
+        same = known.model_copy(update={"heights": rule.heights}) == rule and check.task == task
+        covered = set(known.heights) <= heights if rule.heights else not known.heights
+        if same and covered and (known.heights or not rule.heights):
+            alike.append(check.name)
+            heights -= set(known.heights)
+    if heights or not alike:
+        name = f"{task}@{stage.name}" if any(c.task == task for c in found) else task
+        narrowed = rule.model_copy(update={"heights": tuple(sorted(heights))})
+        of = stage.model_copy(update={"data": narrowed if stage.data else None})
+        found, alike = [*found, Check(name, task, of, 0.0)], [*alike, name]
+    each = weight / len(alike)
+    return [replace(check, weight=each) if check.name in alike else check for check in found]
+
+
+Read = TypeVar("Read", bound=_Data)
+
+
+def _read(path: Path, what: str, kind: type[Read]) -> Read:
+    try:
+        if path.stat().st_size > MAX_YAML:
+            raise UsageError(f"{path} is larger than {MAX_YAML >> 20} MiB: no {what}.")
+        return kind.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise UsageError(f"{what} {path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise UsageError(f"{what} {path}: {where}: {first['msg']}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{what} {path} is no YAML: {str(error)[:200]}.") from error
+
+
+def read_curriculum(path: Path) -> Curriculum:
+    """A curriculum from YAML: the fields of Curriculum, with defaults. Raises UsageError."""
+    return _read(path, "curriculum", Curriculum)
 
 
 def read_gate(path: Path) -> StageGate:
@@ -254,84 +384,7 @@ def read_gate(path: Path) -> StageGate:
 
     `prompts` is a path beside it. Raises UsageError.
     """
-    try:
-        if path.stat().st_size > MAX_YAML:
-            raise UsageError(f"{path} is larger than {MAX_YAML >> 20} MiB: no gate.")
-        gate = StageGate.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except OSError as error:
-        raise UsageError(f"gate {path} cannot be read: {error.strerror}.") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise UsageError(f"gate {path}: {where}: {first['msg']}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"gate {path} is no YAML: {str(error)[:200]}.") from error
+    gate = _read(path, "gate", StageGate)
     if not gate.prompts:
         return gate
     return gate.model_copy(update={"prompts": str(path.resolve().parent / gate.prompts)})
-
-
-def curriculum(name: str) -> Curriculum:
-    """A built-in curriculum by name. Raises UsageError that lists those there are."""
-    if name not in CURRICULA:
-        raise UsageError(f"no curriculum {name!r}; there are: {', '.join(CURRICULA)}.")
-    return CURRICULA[name]
-
-
-# One token for each latent frame of 64 pixels: with four, pictures have sharper shapes, and sound
-# follows them half as well (docs/adr/0003).
-_MODEL = Model(
-    preset="tiny",
-    patch=(1, 8, 8),
-    dim=96,
-    heads=3,
-    rope_dims=(20, 6, 6),
-    predicts="data",
-    cross_gain=1.5,
-    cross_focus=2.8,
-)
-# First the sound of given pictures alone, where synchronisation is learned soonest; then everything
-# together, with enough of it left that it is not forgotten.
-_SYNC = {"v2a": 1.0}
-_JOINT = {"v2a": 0.4, "t2av": 0.4, "a2v": 0.1, "i2v": 0.1}
-
-
-def _demo(name: str, sync_steps: int, joint_steps: int, batch: int, every: int) -> Curriculum:
-    stages = {}
-    for stage, tasks, steps, lr in (
-        ("sync", _SYNC, sync_steps, 4e-3),
-        ("joint", _JOINT, joint_steps, 3e-3),
-    ):
-        stages[stage] = TrainStage(
-            name=stage,
-            init_from=None if stage == "sync" else "sync",
-            tasks=tasks,
-            steps=steps,
-            batch=batch,
-            optim=Optim(lr=lr, warmup_steps=50, schedule="cosine"),
-            objective=Objective(shift=5.0),
-            validate_every=every,
-            checkpoint_every=every,
-            samples=2,
-        )
-    return Curriculum(name=name, model=_MODEL, stages=tuple(stages.values()))
-
-
-# The Refiner of any exported model: TrainOptions.base, on latents encoded with `low`.
-_REFINER = TrainStage(
-    name="refiner",
-    refiner=True,
-    tasks={"refine": 1.0},
-    steps=1000,
-    batch=8,
-    optim=Optim(lr=1e-3, warmup_steps=50, schedule="cosine"),
-    objective=Objective(shift=5.0, video_floor=0.3),  # near noise Z_up decides what is made
-    validate_every=100,
-    checkpoint_every=200,
-)
-
-CURRICULA = {
-    "demo": _demo("demo", sync_steps=150, joint_steps=150, batch=16, every=50),
-    "demo_full": _demo("demo_full", sync_steps=1500, joint_steps=1200, batch=32, every=300),
-    "refiner": Curriculum(name="refiner", model=Model(), stages=(_REFINER,)),
-}

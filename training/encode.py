@@ -33,7 +33,7 @@ from reelmill.errors import DatasetError, MediaError, UsageError
 from reelmill.model.codecs.codec import to_pixels
 from reelmill.training.config import Progress, silent
 from reelmill.training.decoded_clip import DecodedClip, read_clip
-from reelmill.training.encode_request import EncodeOptions
+from reelmill.training.encode_request import EncodeOptions, Size
 from reelmill.training.fitted_codecs import Codecs, codecs_for
 
 __all__ = ["EncodeOptions", "EncodeResult", "encode"]
@@ -148,53 +148,66 @@ class _Run:
     def _clip(self, source: ShardIndex, key: str) -> Iterator[LatentSample]:
         """The samples of one clip: none when it is shorter than every bucket."""
         options = self.options
-        seen = options.views is None or key in self.wanted
-        if not seen or (clip := read_clip(source, key, options)) is None:
+        if options.views is not None and key not in self.wanted:
             return
+        clip = read_clip(source, key, options.fps, options.all_sizes)
         text = self.text.encode([clip.caption]).tokens[0].numpy()
-        for length, start in self._windows(key, len(clip.frames)):
-            frames = clip.frames[start : start + length]
+        for length, start in self._windows(key, clip):
             with torch.no_grad():
-                latents = self.video.encode(to_pixels(frames))[0]
-                low = self._low(frames)
                 sound = self._sound(clip, start, length)
-            meta = {
-                "clip": key,
-                "caption": clip.caption,
-                "fps": options.fps,
-                "frames": length,
-                "height": options.height,
-                "width": options.width,
-                "start_frame": start,
-                "has_audio": sound is not None,
-                "source": source.folder.name,
-            }
-            yield LatentSample(
-                key=f"{key}_{length}_{start}",
-                asset=str(clip.record.get("asset") or key.split("_")[0]),
-                video=latents.numpy().astype(options.dtype),
-                audio=None if sound is None else sound.numpy().astype(options.dtype),
-                text=text,
-                meta=meta,
-                low=low,
-            )
+            for height, width in clip.pictures or [(0, 0)]:
+                name = f"{key}_{length}_{start}"
+                if (height, width) != (options.height, options.width) and clip.pictures:
+                    name += f"_{height}x{width}"
+                with torch.no_grad():
+                    latents, low = self._pictures(clip, (height, width), start, length)
+                meta = {
+                    "clip": key,
+                    "caption": clip.caption,
+                    "fps": options.fps,
+                    "frames": length,
+                    "height": height,
+                    "width": width,
+                    "start_frame": start,
+                    "has_audio": sound is not None,
+                    "source": source.folder.name,
+                }
+                yield LatentSample(
+                    key=name,
+                    asset=str(clip.record.get("asset") or key.split("_")[0]),
+                    video=latents,
+                    audio=None if sound is None else sound.numpy().astype(options.dtype),
+                    text=text,
+                    meta=meta,
+                    low=low,
+                )
 
-    def _windows(self, key: str, frames: int) -> list[tuple[int, int]]:
+    def _windows(self, key: str, clip: DecodedClip) -> list[tuple[int, int]]:
         """(length, start) of the windows of a clip, in order."""
         if self.options.views is None:
-            return self.options.windows_in(frames)
-        return [window for window in self.wanted[key] if sum(window) <= frames]
+            return self.options.windows_in(clip.frames, sound=not clip.pictures)
+        return [window for window in self.wanted[key] if sum(window) <= clip.frames]
 
-    def _low(self, frames: np.ndarray) -> np.ndarray | None:
-        """Latents of every second frame, `low` times smaller."""
-        factor = self.options.low
-        if not factor:
-            return None
+    def _pictures(
+        self, clip: DecodedClip, size: Size, start: int, length: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Latents of a window, and of every second frame of it, `low` times smaller.
+
+        Of sound alone, latents of no size, as many as its clock wants.
+        """
+        options = self.options
+        if not clip.pictures:
+            latents = 1 + (length - 1) // self.video.stride[0]
+            return np.zeros((self.video.channels, latents, 0, 0), options.dtype), None
+        frames = clip.pictures[size][start : start + length]
+        whole = self.video.encode(to_pixels(frames))[0].numpy().astype(options.dtype)
+        if not options.low:
+            return whole, None
         pixels = to_pixels(frames[::2])[0].transpose(0, 1)
-        size = (self.options.height // factor, self.options.width // factor)
-        small = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(-1, 1)
-        latents = self.video.encode(small.transpose(0, 1)[None])[0]
-        return latents.numpy().astype(self.options.dtype)
+        small = (size[0] // options.low, size[1] // options.low)
+        scaled = F.interpolate(pixels, small, mode="bicubic", antialias=True).clamp(-1, 1)
+        low = self.video.encode(scaled.transpose(0, 1)[None])[0]
+        return whole, low.numpy().astype(options.dtype)
 
     def _sound(self, clip: DecodedClip, start: int, length: int) -> torch.Tensor | None:
         """Latents of a window's sound [C, L], L = floor(seconds * rate / hop)."""
@@ -212,7 +225,8 @@ class _Run:
         options = self.options
         out = {"null_text": self.text.encode([""]).tokens[0].numpy()}
         for frames in sorted(self.buckets):
-            black = np.zeros((frames, options.height, options.width, 3), np.uint8)
-            name = f"black.{frames}x{options.height}x{options.width}"
-            out[name] = self.video.encode(to_pixels(black))[0].numpy()
+            for height, width in options.all_sizes:
+                black = np.zeros((frames, height, width, 3), np.uint8)
+                name = f"black.{frames}x{height}x{width}"
+                out[name] = self.video.encode(to_pixels(black))[0].numpy()
         return out

@@ -19,7 +19,7 @@ from reelmill.training.fitted_codecs import found_codecs
 @dataclass(frozen=True)
 class EncodePlan:
     """parts: shards, of which `there` are encoded already. clips: of the others; of them, short for
-    every bucket (or sound alone) and unread: their record is damaged. samples: that these clips
+    every bucket and unread: their record is damaged. samples: that these clips
     will give, if all decode. held: samples of the parts that are there. to_fit: codecs that have to
     be fitted first, after which nothing is there.
     """
@@ -64,12 +64,14 @@ def plan_encode(options: EncodeOptions) -> EncodePlan:
                     frames = _frames(source, key, options.fps)
                     if frames is None:
                         unread += 1
-                    elif options.views is None:
-                        found = len(options.windows_in(frames))
-                        short, samples = short + (not found), samples + found
+                        continue
+                    sound = source.has(key, "flac")
+                    if options.views is None:
+                        found = len(options.windows_in(frames, sound=sound))
                     else:
                         found = sum(sum(window) <= frames for window in windows.get(key, ()))
-                        short, samples = short + (not found), samples + found
+                    short += not found
+                    samples += found * (1 if sound else len(options.all_sizes))
     return EncodePlan(options.output, parts, there, clips, short, unread, samples, held, lacking)
 
 
@@ -77,10 +79,13 @@ def _frames(source: ShardIndex, key: str, fps: int) -> int | None:
     """Frames of a clip at a rate, as its record has its length; 0: none, None: not told."""
     if source.has(key, "jpg"):
         return 1
-    if not source.has(key, "mp4"):
+    sound = source.has(key, "flac")
+    if not (sound or source.has(key, "mp4")):
         return 0
     try:
         seconds = json.loads(source.member(key, "json"))["cut"]["seconds"]
-        return max(1, math.ceil(seconds * fps - 1e-6)) if 0 < seconds < 86_400 else None
+        if not 0 < seconds < 86_400:
+            return None
+        return int(seconds * fps + 1e-6) if sound else max(1, math.ceil(seconds * fps - 1e-6))
     except (ValueError, KeyError, TypeError):
         return None

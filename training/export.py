@@ -48,12 +48,12 @@ def make_pipeline(point: Checkpoint, data: LatentDataset) -> Pipeline:
 
 
 def export_model(
-    folder: Path, point: Checkpoint, data: LatentDataset, base: Path | None = None
+    folder: Path, point: Checkpoint, data: LatentDataset, base: Pipeline | None = None
 ) -> Path:
     """Writes `make_pipeline` to a folder that Pipeline.load reads, in place of the old one. base:
-    the exported model that the checkpoint is the Refiner of; both are written."""
+    the model that the checkpoint is the Refiner of; both are written."""
     if base is None:
         return make_pipeline(point, data).save(folder)
     refiner = MMDiT(MMDiTConfig.from_json(point.config["model"]))
     refiner.load_state_dict(point.ema, strict=True)
-    return replace(Pipeline.load(base), refiner=refiner.eval()).save(folder)
+    return replace(base, refiner=refiner.eval()).save(folder)

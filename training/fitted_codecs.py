@@ -57,7 +57,9 @@ def codecs_for(
         progress(0, None, "fit codecs")
         clips = list(_fit_clips(sources, options))
         if video is None:
-            fitted_video = PatchPCAVideo.fit((c.frames for c in clips), options.channels)
+            fitted_video = PatchPCAVideo.fit(
+                (frames for c in clips for frames in c.pictures.values()), options.channels
+            )
             first, rest = (_tempered(c) for c in (fitted_video.first, fitted_video.rest))
             video = replace(fitted_video, first=first, rest=rest)
         if audio is None:
@@ -123,6 +125,4 @@ def _fit_clips(sources: Sequence[ShardIndex], options: EncodeOptions) -> Iterato
     step = max(1, -(-len(names) // FIT_CLIPS))
     for source, key in names[::step]:
         with contextlib.suppress(MediaError):
-            clip = read_clip(source, key, options)
-            if clip is not None:
-                yield clip
+            yield read_clip(source, key, options.fps, ((options.height, options.width),))

@@ -7,6 +7,7 @@ batch, so a run is the same at any world size and needs no generator state in ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -17,20 +18,27 @@ from torch import Tensor
 from reelmill.datasets.loader import Batch
 from reelmill.errors import DatasetError
 from reelmill.model.conditioning import (
+    Keyframes,
     audio_modality,
     audio_velocity,
+    keyframe_velocity,
     video_modality,
     video_velocity,
 )
+from reelmill.model.config import MMDiTConfig
 from reelmill.model.flow import interpolate, shift, target
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
+from reelmill.model.positions import keyframe_indices
 from reelmill.model.refiner import given, upsample
 from reelmill.model.sparse import Shares
 from reelmill.training.curriculum import Objective
-from reelmill.training.tasks import Task, condition, known_mask
+from reelmill.training.regions import prefix, region
+from reelmill.training.tasks import TASKS, Task, condition, known_mask
 
 KEYFRAME_SHARE = 0.5  # of a Refiner's samples whose Z_up has keyframes
+REFERENCE_FRAMES = 3  # latents of a reference clip
+HEARD = 16  # latents of a reference sound: .37 s of the demo's codec
 KEYFRAME_NOISE = 0.1  # at most, over them: they are predictions of the base model, not truth
 _TRAIN, _HELD_OUT = 0x7472_6169_6E, 0x6865_6C64  # second half of the Philox key: the stream
 
@@ -40,7 +48,8 @@ class Draws:
     """Random numbers of a batch. t: [b]; noise like the latents; drop_text: bool [b].
 
     keyframes: bool [b, T], latent frames of Z_up that are keyframes; keyframe_noise: what is added
-    to them, like the latents. None without low latents.
+    to them, like the latents. None without low latents. other: noise like Batch.other. known: bool
+    [b, 1, T, h, w] of a task that draws what is given, else None.
     """
 
     t: Tensor
@@ -49,6 +58,8 @@ class Draws:
     drop_text: Tensor
     keyframes: Tensor | None = None
     keyframe_noise: Tensor | None = None
+    other: Tensor | None = None
+    known: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Draws:
         """The same on a device, its numbers in a precision."""
@@ -74,8 +85,8 @@ class Losses:
 def draw(seed: int, step: int, batch: Batch, config: Objective) -> Draws:
     """Random numbers for the slots of a batch of a training step."""
     u, drop, video, audio = _numbers(seed, _TRAIN, step, batch)
-    keyframes = _keyframes(seed, _TRAIN, step, batch)
-    return Draws(shift(u, config.shift), video, audio, drop < config.text_dropout, *keyframes)
+    rest = (*_keyframes(seed, _TRAIN, step, batch), *_pairs_and_regions(seed, _TRAIN, step, batch))
+    return Draws(shift(u, config.shift), video, audio, drop < config.text_dropout, *rest)
 
 
 def held_out_draw(batch: Batch, of: int) -> Draws:
@@ -85,8 +96,8 @@ def held_out_draw(batch: Batch, of: int) -> Draws:
     """
     _, _, video, audio = _numbers(0, _HELD_OUT, 0, batch)
     t = torch.from_numpy((batch.slots + 0.5) / of).float()
-    keyframes = _keyframes(0, _HELD_OUT, 0, batch)
-    return Draws(t, video, audio, torch.zeros(len(t), dtype=torch.bool), *keyframes)
+    rest = (*_keyframes(0, _HELD_OUT, 0, batch), *_pairs_and_regions(0, _HELD_OUT, 0, batch))
+    return Draws(t, video, audio, torch.zeros(len(t), dtype=torch.bool), *rest)
 
 
 def _numbers(
@@ -126,6 +137,34 @@ def _keyframes(
     return torch.from_numpy(chosen), torch.from_numpy(noise)
 
 
+def _pairs_and_regions(
+    seed: int, stream: int, step: int, batch: Batch
+) -> tuple[Tensor | None, Tensor | None]:
+    """Noise for what goes with each sample where it is to be made, and what of it is given."""
+    task = TASKS.get(batch.task)
+    if task is None:
+        return None, None
+    noise, known = [], []
+    for slot in batch.slots:
+        key = np.array([seed, stream], dtype=np.uint64)
+        random = np.random.Generator(np.random.Philox(key=key, counter=[0, 2, int(slot), step]))
+        if task.keyframes and batch.other is not None:
+            noise.append(random.standard_normal(batch.other.shape[1:], np.float32))
+        if task.known == "prefix":
+            known.append(
+                np.broadcast_to(
+                    prefix(batch.video.shape[2], random)[:, None, None], batch.video.shape[2:]
+                )
+            )
+        elif task.known == "region":
+            frames, height, width = batch.video.shape[2:]
+            known.append(region(frames, height, width, random))
+    return (
+        torch.from_numpy(np.stack(noise)) if noise else None,
+        torch.from_numpy(np.stack(known)[:, None]) if known else None,
+    )
+
+
 def flow_loss(
     model: MMDiT,
     task: Task,
@@ -154,7 +193,7 @@ def flow_loss(
     clean = torch.ones_like(draws.t)
     video = audio = None
     if task.video != "absent":
-        mask, marked = known_mask(task, z0), None
+        mask, marked = known_mask(task, z0, draws.known), None
         t = clean if task.video == "clean" else draws.t
         if task.known == "low":
             if batch.low is None:
@@ -167,21 +206,43 @@ def flow_loss(
         else:
             known = condition(z0, mask, constants[black_key(batch)].to(z0.device))
         noisy = interpolate(z0, draws.video, t)
-        video = video_modality(model.config, noisy, t, known, mask, marked=marked)
+        references, keyframes = (
+            _reference(task, batch, z0),
+            _large(model.config, task, batch, draws),
+        )
+        video = video_modality(
+            model.config,
+            noisy,
+            t,
+            known,
+            mask,
+            references,
+            None if keyframes is None else _keyframe_tokens(keyframes, batch, constants),
+            marked,
+        )
     if task.audio != "absent":
         assert sound is not None
         assert draws.audio is not None
         t = clean if task.audio == "clean" else draws.t
         noisy = interpolate(sound, draws.audio, t)
-        audio = audio_modality(model.config, noisy, t, z0.shape[2])
+        heard = batch.other_audio[..., :HEARD] if batch.other_audio is not None else None
+        stretch = torch.from_numpy(heard).to(*home) if task.heard and heard is not None else None
+        audio = audio_modality(model.config, noisy, t, z0.shape[2], stretch)
     inputs = (video, audio, make_text(batch, draws.drop_text, constants["null_text"].to(*home)))
     with torch.autocast(z0.device.type, torch.bfloat16, enabled=bf16):
         out = model(*inputs, sparsity=sparsity)
     total = z0.new_zeros(())
     video_loss = audio_loss = None
     if task.video == "target":
-        velocity = video_velocity(model.config, out[0], z0.shape[2:])
+        behind = 0
+        if keyframes is not None:
+            behind = keyframes.tokens(model.config)
+            size = keyframes.z0.shape[2:]
+            velocity = keyframe_velocity(model.config, out[0][:, -behind:], size)
+            large = (velocity - target(keyframes.z0, keyframes.noise)).square().flatten(1).mean(1)
+        velocity = video_velocity(model.config, out[0], z0.shape[2:], behind)
         video_loss = (velocity - target(z0, draws.video)).square().flatten(1).mean(1)
+        video_loss = video_loss if keyframes is None else video_loss + large
         video_loss = video_loss * weight(draws.t, config.video_floor)
         total = total + config.video_weight * video_loss.mean()
         video_loss = video_loss.detach()
@@ -193,6 +254,60 @@ def flow_loss(
         total = total + config.audio_weight * audio_loss.mean()
         audio_loss = audio_loss.detach()
     return Losses(total, video_loss, audio_loss, draws.t)
+
+
+@dataclass(frozen=True)
+class _Large:
+    """Keyframes of a batch: their latent frames, clean latents [b, C, K, H, W] and noise, and t."""
+
+    frames: tuple[int, ...]
+    z0: Tensor
+    noise: Tensor
+    t: Tensor
+
+    def tokens(self, config: MMDiTConfig) -> int:
+        return math.prod(self.z0.shape[2:]) // math.prod(config.video.patch)
+
+
+def _large(config: MMDiTConfig, task: Task, batch: Batch, draws: Draws) -> _Large | None:
+    """What the keyframes of a task are made from: as many as have no more tokens than the video."""
+    if not task.keyframes:
+        return None
+    if batch.other is None or draws.other is None:
+        raise DatasetError(
+            f"task {task.name!r} needs the clips at a larger size too: encode with --also WxH."
+        )
+    plane = math.prod(config.video.patch[1:])
+    cells = [math.prod(z.shape[3:]) // plane for z in (batch.video, batch.other)]
+    chosen = keyframe_indices(batch.video.shape[2], *cells)
+    z0 = torch.from_numpy(batch.other)[:, :, list(chosen)].to(draws.other)
+    return _Large(chosen, z0, draws.other[:, :, list(chosen)], draws.t)
+
+
+def _keyframe_tokens(large: _Large, batch: Batch, constants: Mapping[str, Tensor]) -> Keyframes:
+    """Noisy, with nothing given: I is the black clip's, M is 0."""
+    meta, (h, w) = batch.meta[0], batch.video.shape[3:]
+    height, width = meta["height"] * large.z0.shape[3] // h, meta["width"] * large.z0.shape[4] // w
+    black = constants[f"black.{meta['frames']}x{height}x{width}"][:, list(large.frames)]
+    black = black.to(large.z0)
+    return Keyframes(
+        large.frames,
+        interpolate(large.z0, large.noise, large.t),
+        black.expand_as(large.z0),
+        torch.zeros_like(large.z0[:, :1]),
+    )
+
+
+def _reference(task: Task, batch: Batch, like: Tensor) -> Tensor | None:
+    if task.reference == "none":
+        return None
+    if batch.other is None or (task.heard and batch.other_audio is None):
+        raise DatasetError(
+            f"task {task.name!r} needs other moments of its clips: encode longer ones, or with a "
+            "smaller --stride."
+        )
+    frames = 1 if task.reference == "image" else REFERENCE_FRAMES
+    return torch.from_numpy(batch.other[:, :, :frames]).to(like)
 
 
 def weight(t: Tensor, floor: float) -> Tensor:

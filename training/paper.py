@@ -3,7 +3,8 @@
 The table gives resolutions, lengths, counts and epochs. What it leaves open is ours: resolutions of
 a row share its clips evenly, lengths are spread evenly over their range, pictures are 16:9, the
 audio row is taken as 300,000 hours in 15 s chunks, half of the video data of joint training as that
-of the row before it, and the Refiner's clips as 5 s at 1080p and 32 frames a second, seen once.
+of the row before it, the row of keyframes (section 3, after SFT) as SFT's last clips at 480p with
+keyframes at 1080p, and the Refiner's clips as 5 s at 1080p and 32 frames a second, seen once.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class PaperStage:
     tasks: shares of the mixture, as training/tasks.py and model/tasks.py name them. heights: lines
     of the resolutions; none for sound alone. seconds: from, to. images, clips, sounds: how many
     there are, each seen `epochs` times. sparsity: share of key tiles that attention leaves out.
+    keyframes: lines of the frames that are made beside the clip in the same pass, 0 for none.
     """
 
     name: str
@@ -37,6 +39,7 @@ class PaperStage:
     audio: bool = False
     fps: int = FPS
     sparsity: float = 0.0
+    keyframes: int = 0
 
     @property
     def samples(self) -> float:
@@ -87,6 +90,9 @@ PAPER = (
         "sft_2", {"t2av": 0.8, "multimodal": 0.2}, _JOINT, (5, 15), clips=M, epochs=3, audio=True
     ),
     PaperStage(
+        "keyframes", {"keyframes": 1.0}, (480,), (5, 15), clips=M, keyframes=1080
+    ),
+    PaperStage(
         "refiner", {"refine": 1.0}, (1080,), (5, 5), clips=M, fps=32, sparsity=2 / 3
     ),
 )  # fmt: skip
@@ -96,7 +102,10 @@ def wants() -> dict[str, Want]:
     """What each row with pictures takes of curated shards, by its name (datasets/views.py)."""
     return {
         stage.name: Want(
-            stage.heights, stage.seconds if stage.clips else None, stage.fps, stage.images > 0
+            stage.heights + ((stage.keyframes,) if stage.keyframes else ()),
+            stage.seconds if stage.clips else None,
+            stage.fps,
+            stage.images > 0,
         )
         for stage in PAPER
         if stage.heights

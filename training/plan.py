@@ -18,6 +18,7 @@ from reelmill.errors import UsageError
 from reelmill.model.config import MMDiTConfig
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Modality, Text
+from reelmill.model.positions import keyframe_indices
 from reelmill.training.paper import PaperStage
 
 # Dense bf16 FLOP/s of one, by the makers' data sheets.
@@ -119,7 +120,7 @@ def cost(
         raise UsageError(f"mfu is {mfu:g}; above 0 to 1 is needed.")
     tokens = flops = stored = 0.0
     for count, height, seconds, audio in _groups(stage):
-        each = _Sample(config, codecs, height, stage.fps, audio, stage.sparsity)
+        each = _Sample(config, codecs, height, stage.fps, audio, stage.sparsity, stage.keyframes)
         tokens += count * _mean(each.tokens, seconds)
         flops += count * _mean(each.flops, seconds)
         stored += count * _mean(each.bytes, seconds)
@@ -147,7 +148,7 @@ def _mean(of: Callable[[float], float], seconds: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class _Sample:
-    """One sample of a group, by its length. height: 0 for sound alone."""
+    """One sample of a group, by its length. height: 0 for sound alone. keyframes: their lines."""
 
     config: MMDiTConfig
     codecs: Codecs
@@ -155,12 +156,17 @@ class _Sample:
     fps: int
     audio: bool
     sparsity: float
+    keyframes: int = 0
 
     def _video(self, seconds: float) -> int:
         if not self.height:
             return 0
         frames, rows, columns = grid(self.height, seconds, self.fps, self.codecs)
-        return frames * rows * columns
+        if not self.keyframes:
+            return frames * rows * columns
+        _, high, wide = grid(self.keyframes, 0, self.fps, self.codecs)
+        chosen = len(keyframe_indices(frames, rows * columns, high * wide))
+        return frames * rows * columns + chosen * high * wide
 
     def _patches(self, seconds: float) -> int:
         pt, ph, pw = self.config.video.patch

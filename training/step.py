@@ -58,6 +58,8 @@ def part(batch: Batch, chosen: slice) -> Batch:
         captions=batch.captions[chosen],
         meta=batch.meta[chosen],
         low=cut(batch.low),
+        other=cut(batch.other),
+        other_audio=cut(batch.other_audio),
     )
 
 

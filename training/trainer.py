@@ -27,7 +27,7 @@ from reelmill.errors import DatasetError, Diverged, Interrupted, UsageError
 from reelmill.kernels.sparsity import SparsitySchedule
 from reelmill.model.sparse import Shares
 from reelmill.training import checkpoint as checkpoints
-from reelmill.training import parallel, sharding
+from reelmill.training import parallel, retention, sharding
 from reelmill.training.checkpoint import Checkpoint
 from reelmill.training.config import Progress, StageResult, TrainOptions, TrainResult, silent
 from reelmill.training.context_parallel import share_context
@@ -62,11 +62,11 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
     stages = wanted(options)
     if options.execution.ranks > 1 and not parallel.is_rank():
         for stage in stages:
-            parallel.planned(options).check(stage.name, stage.batch, options.execution.accumulate)
+            parallel.planned(options).check(stage.name, stage.shared, options.execution.accumulate)
         return parallel.launch(options, progress)
     with joined(options.execution.context) as ranks:
         for stage in stages:
-            ranks.check(stage.name, stage.batch, options.execution.accumulate)
+            ranks.check(stage.name, stage.shared, options.execution.accumulate)
         if options.threads:
             torch.set_num_threads(options.threads)
         return _train(options, stages, ranks, progress if ranks.first else silent)
@@ -82,9 +82,10 @@ def _train(
             for stage in stages:
                 run = StageRun(stage, options, data, approvals, stop, ranks)
                 results.append(run.run(progress))
+                retention.require(stage, run.judged)
             if ranks.first:
                 last = checkpoints.load(results[-1].checkpoint)
-                export_model(options.output / "export", last, data, options.base)
+                export_model(options.output / "export", last, data, run.base)
     return TrainResult(
         stages=tuple(results),
         checkpoint=results[-1].checkpoint,
@@ -124,16 +125,18 @@ class StageRun:
         self.stage, self.options, self.data, self.stop = stage, options, data, stop
         self.ranks, self.how = ranks, options.execution
         self.folder = options.output / stage.name
-        self.validation = options.curriculum.validation
-        self.train_loader = train_loader(stage, options.seed, data)
+        self.checks = options.curriculum.checks(stage)
+        self.validation = {check.name: check.weight for check in self.checks}
         self.held_out_batches = {
-            task: _share(batch, ranks)
-            for task, batch in held_out_batches(stage, self.validation, data).items()
+            name: _share(batch, ranks)
+            for name, batch in held_out_batches(self.checks, data).items()
         }
         self.constants = {n: torch.from_numpy(a).float() for n, a in data.constants.items()}
         self.unreviewed = not approvals
         made = stage_model(stage, options, data)
         self.model, self.config = made.model, made.config
+        self.base, self.learned = made.base, made.learned
+        self.train_loader = train_loader(stage, options.seed, data, self.model.config.video.patch)
         share_context(self.model, ranks)
         sharding.shard(self.model, ranks)
         self.named = dict(self.model.named_parameters())
@@ -145,6 +148,7 @@ class StageRun:
         self.held_out_objective = Objective(video_floor=stage.objective.video_floor)
         self.meter = Meter()
         self.held_out: list[tuple[int, float]] = []
+        self.by_task: dict[str, dict[str, float]] = {}
 
     def run(self, progress: Progress) -> StageResult:
         """Trains from the newest whole checkpoint, or from the start, to the last step."""
@@ -183,6 +187,8 @@ class StageRun:
                         "goes on."
                     )
             self.writer.wait()
+        if self.ranks.first:
+            retention.write(self.folder, self.judged)
         self.ranks.gather(None)
         return StageResult(
             name=stage.name,
@@ -194,6 +200,12 @@ class StageRun:
             corrupt=len(self.train_loader.corrupt),
             seconds=time.monotonic() - began,
         )
+
+    @property
+    def judged(self) -> retention.Judgement:
+        """What the stage made of the held-out losses, its own and those of the stages before it."""
+        first, last = self.by_task["first"], self.by_task["last"]
+        return retention.judge(self.stage, self.checks, first, last, self.learned)
 
     @property
     def _checkpoints(self) -> Path:
@@ -308,7 +320,7 @@ class StageRun:
             for task, batch in self.held_out_batches.items():
                 losses = flow_loss(
                     self.model,
-                    TASKS[task],
+                    TASKS[batch.task],
                     batch,
                     held_out_draw(batch, HELD_OUT_DRAWS),
                     self.held_out_objective,
@@ -323,6 +335,7 @@ class StageRun:
         if not math.isfinite(loss):
             raise Diverged(f"held-out loss is {loss} at step {self.step}: lower optim.lr.")
         self.held_out.append((self.step, loss))
+        self.by_task = {"first": self.by_task.get("first", by_task), "last": by_task}
         return {
             "step": self.step,
             "held_out": loss,
@@ -340,6 +353,8 @@ class StageRun:
             )
         state = {
             "held_out": self.held_out,
+            "by_task": self.by_task,
+            "learned": self.learned,
             "meter": self.meter.sums,
             "spikes": self.spikes.state(),
             "barred": self.train_loader.barred,
@@ -364,7 +379,8 @@ class StageRun:
         self.writer.save(point)
         if self.stage.samples and not self.stage.refiner:
             held = held_out_rows(self.data.column("asset"), self.stage.held_out)
-            rows = np.flatnonzero(held & (np.array(self.data.column("frames")) > 1))
+            frames, heights = (np.array(self.data.column(n)) for n in ("frames", "height"))
+            rows = np.flatnonzero(held & (frames > 1) & (heights > 0))
             chosen = rows[: self.stage.samples].tolist()
             if chosen:
                 save_samples(self.folder / "samples", point, self.data, chosen)
@@ -383,6 +399,7 @@ class StageRun:
         checkpoints.restore_optimizer(self.optimizer, self.named, point.optimizer)
         self.step = point.step
         self.held_out = [(int(step), float(loss)) for step, loss in point.state["held_out"]]
+        self.by_task = {name: dict(of) for name, of in point.state["by_task"].items()}
         self.meter.sums = {name: list(pair) for name, pair in point.state["meter"].items()}
         self.spikes.restore(point.state["spikes"])
         self.train_loader.barred = dict(point.state["barred"])

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from reelmill.datasets.corpus import defects, speech
+from reelmill.datasets.corpus import defects, speech, training_set
 from reelmill.datasets.corpus.film import RATE, Take, film
 from reelmill.datasets.corpus.render import render_scene
 from reelmill.datasets.corpus.scene import Scene, random_scene
@@ -41,11 +41,6 @@ from reelmill.errors import SourceError, UsageError
 
 SIZES = {"small": (256, 160), "large": (512, 320)}
 DRIFT = 0.2  # of the width per second
-TRAINING_FPS = 16
-TRAINING_SIZE = (96, 96)
-TRAINING_SECONDS = 4.0
-TRAINING_CONTRAST = 16.0
-TRAINING_BOUNCES = (1.5, 4.0)  # a second
 CONTRASTING = ("sand", "navy", "olive", "purple")
 FAST_AAC = {"aac_coder": "fast"}
 KEPT = Expected(outcome=Outcome.KEPT)
@@ -56,25 +51,31 @@ def make_corpus(
     *,
     seed: int = 0,
     training_clips: int = 0,
+    training_stills: int = 0,
+    training_sounds: int = 0,
     size: str = "small",
     done: Callable[[str], None] = lambda name: None,
 ) -> CorpusTruth:
     """Writes the corpus and truth.json into `folder`; the same arguments give the same bytes.
 
     training_clips: how many clean 4 s clips, 96x96 at 16 fps with sound, to add in `training/`.
+    training_stills, training_sounds: pictures of that size, and sounds of 15 s, likewise.
     size: `small` (256x160) or `large` (512x320). done: called with the name of each file.
     A corpus of the same arguments that is there unaltered is left as it is. Raises UsageError for
     an unknown size, WorkspaceError when the disk refuses.
     """
     if size not in SIZES:
         raise UsageError(f"corpus size {size!r}: use one of {', '.join(SIZES)}.")
-    if training_clips < 0 or seed < 0:
-        raise UsageError(f"seed ({seed}) and training clips ({training_clips}) are 0 or more.")
+    added = (training_clips, training_stills, training_sounds)
+    if min(*added, seed) < 0:
+        raise UsageError(f"seed ({seed}) and training clips, stills, sounds {added} are 0 or more.")
     spoken, note = speech.speaker()
     blank = CorpusTruth(
         seed=seed,
         size=size,
         training_clips=training_clips,
+        training_stills=training_stills,
+        training_sounds=training_sounds,
         speech=spoken,
         speech_note=note,
         files=(),
@@ -92,8 +93,7 @@ def make_corpus(
     maker.broken()
     if spoken:
         maker.spoken()
-    for index in range(training_clips):
-        maker.training(index)
+    maker.training(*added)
     truth = blank.model_copy(update={"files": tuple(sorted(maker.files, key=lambda f: f.name))})
     write_truth(folder, truth)
     return truth
@@ -428,13 +428,13 @@ class _Maker:
                 spoken[:, :length] = voice[:, :length]
                 self.video(name, replace(take, sound=spoken), transcript=sentence, bounces=())
 
-    def training(self, index: int) -> None:
-        scene = random_scene(
-            (self.seed + 1) * 1_000_003 + index,
-            seconds=TRAINING_SECONDS,
-            size=TRAINING_SIZE,
-            contrast=TRAINING_CONTRAST,
-            bounces_per_second=TRAINING_BOUNCES,
-        )
-        name = f"training/clip_{index:05d}.mp4"
-        self.video(name, film([scene], Fraction(TRAINING_FPS)), training=True)
+    def training(self, clips: int, stills: int, sounds: int) -> None:
+        for name, take in training_set.clips(self.seed, clips):
+            self.video(name, take, training=True)
+        for name, scene, picture in training_set.stills(self.seed, stills):
+            write_image(self.folder / name, picture)
+            self._still(name, scene.caption, picture, training=True)
+        for name, scene, sound in training_set.sounds(self.seed, sounds):
+            write_audio(self.folder / name, sound, RATE)
+            known = {"caption": scene.caption, "bounces": scene.bounces}
+            self._sound(name, sound, training=True, **known)

@@ -107,13 +107,15 @@ class FileTruth(_Model):
 class CorpusTruth(_Model):
     """The whole corpus. speech: whether spoken files were made; speech_note: by what, or why not.
 
-    seed, size, training_clips: what make_corpus was asked for.
+    seed, size, training_*: what make_corpus was asked for.
     """
 
     version: Literal[1] = 1
     seed: int
     size: str
     training_clips: int
+    training_stills: int = 0
+    training_sounds: int = 0
     speech: bool
     speech_note: str
     files: tuple[FileTruth, ...]

@@ -87,3 +87,54 @@ def test_buckets_are_visited_by_their_size():
 def test_a_task_without_samples_is_named():
     with pytest.raises(DatasetError, match="'t2i'"):
         Mixture({"t2i": 1.0}, {"t2i": []}, 4, 0)
+
+
+def of_sources(sources, **fields):
+    pools = {
+        "t2v": [Pool(BUCKET, np.arange(10), "web"), Pool(BUCKET, np.arange(10, 16), "film")],
+        "t2i": [Pool((1, 32, 32), np.arange(16, 20), "web")],
+    }
+    return Mixture({"t2v": 0.6, "t2i": 0.4}, pools, 2, 7, sources, **fields)
+
+
+def test_tasks_and_sources_keep_their_shares_over_any_window():
+    found = of_sources({"web": 1.0, "film": 3.0})
+    draws = [found.draw(step) for step in range(400)]
+    counts = Counter()
+    for step, draw in enumerate(draws, 1):
+        counts[draw.task, draw.source] += 1
+        t2v = counts["t2v", "web"] + counts["t2v", "film"]
+        assert abs(t2v - 0.6 * step) < 1
+        assert abs(counts["t2v", "film"] - 0.75 * t2v) < 1
+    assert counts == {("t2v", "film"): 180, ("t2v", "web"): 60, ("t2i", "web"): 160}
+    films = np.concatenate([d.rows for d in draws if d.source == "film"])
+    assert set(np.bincount(films, minlength=16)[10:]) == {60}  # ten steps of two an epoch of six
+
+
+def test_a_substitute_comes_from_the_same_source():
+    found = of_sources({"web": 1.0, "film": 1.0})
+    for step in range(40):
+        draw = found.draw(step)
+        pool = next(p for p in found.pools[draw.task] if p.source == draw.source)
+        assert found.substitute(draw, 0, 1) in pool.rows
+
+
+def test_a_mixture_that_names_no_source_of_its_pools_is_refused():
+    with pytest.raises(DatasetError, match=r"'radio'.*there are: film, web"):
+        of_sources({"web": 1.0, "radio": 1.0})
+    with pytest.raises(DatasetError, match=r"'t2i' has no sample of any source"):
+        of_sources({"film": 1.0}).draw(0)
+
+
+def test_buckets_of_different_batches_come_up_so_that_all_samples_are_seen_alike():
+    small, large = (
+        Pool(BUCKET, np.arange(32), batch=8),
+        Pool((9, 64, 64), np.arange(32, 48), batch=2),
+    )
+    found = Mixture({"t2v": 1.0}, {"t2v": [small, large]}, 8, 0)
+    seen = np.zeros(48, int)
+    for step in range(12 * 5):
+        draw = found.draw(step)
+        assert len(draw.rows) == (8 if draw.bucket == BUCKET else 2)
+        np.add.at(seen, draw.rows, 1)
+    assert set(seen) == {5}

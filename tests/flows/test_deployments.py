@@ -67,7 +67,7 @@ def test_forms_offer_what_there_is_to_choose_from():
     from reelmill.flows.approve import approve
     from reelmill.flows.curate import curate
     from reelmill.flows.train import train
-    from reelmill.training.curriculum import CURRICULA
+    from reelmill.training.curricula import CURRICULA
 
     for flow, name, choices in (
         (train, "curriculum", CURRICULA),

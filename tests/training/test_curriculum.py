@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from reelmill.errors import UsageError
 from reelmill.model.mmdit import MMDiT, part_of
 from reelmill.model.rope import rope, rotate
-from reelmill.training.curriculum import CURRICULA, Curriculum, Model, Optim, TrainStage, curriculum
+from reelmill.training.curricula import CURRICULA, curriculum
+from reelmill.training.curriculum import Curriculum, Model, Optim, TrainStage
 from reelmill.training.optim import learning_rate, make_adamw
 
 

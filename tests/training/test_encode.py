@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torchaudio
-from tests.scene_shards import film_sample, make_scene, still_sample, write_set
+from tests.scene_shards import film_sample, make_scene, sound_sample, still_sample, write_set
 
 from reelmill.datasets.corpus.render import render_scene
 from reelmill.datasets.corpus.sound import scene_audio
@@ -162,7 +162,44 @@ def test_the_manifest_names_the_shards_by_digest_and_relative_path(curated, enco
     assert encoded.manifest.digest == LatentDataset(encoded.output).manifest.digest
 
 
-def test_sound_alone_is_no_sample(encoded, curated, tmp_path):
+def test_sound_alone_is_cut_into_windows_end_to_end(encoded, tmp_path):
+    shards = write_set(tmp_path / "audio", [sound_sample(9)])
+    codecs = {n: encoded.output / n for n in ("video_codec", "audio_codec")}
+    result = encode(EncodeOptions(shards=(shards,), output=tmp_path / "out", **codecs, **SETTINGS))
+    codec = load_audio_codec(encoded.output / "audio_codec")
+    played = torch.from_numpy(scene_audio(make_scene(9, seconds=3.0), 48_000).mean(0))
+    true = torchaudio.functional.resample(played, 48_000, codec.rate)
+    with LatentDataset(result.output) as data:
+        assert data.column("start_frame") == [0, 17]  # 48 frames of time
+        assert set(data.column("height")) == {0}
+        sample = data.read(1)
+    assert sample.video.shape == (16, 5, 0, 0)
+    start = round(17 / 16 * codec.rate)
+    own = codec.encode(true[None, start : start + sample.audio.shape[1] * codec.hop])[0].numpy()
+    np.testing.assert_allclose(own, sample.audio.astype(np.float32), atol=0.05)
+    assert sample.meta["caption"] == make_scene(9, seconds=3.0).caption
+
+
+def test_further_sizes_are_the_windows_of_the_first_one_larger(curated, encoded, tmp_path):
+    codecs = {n: encoded.output / n for n in ("video_codec", "audio_codec")}
+    options = {**SETTINGS, **codecs, "sizes": ((48, 64),)}
+    result = encode(EncodeOptions(shards=curated, output=tmp_path / "both", **options))
+    with LatentDataset(result.output) as data, LatentDataset(encoded.output) as one:
+        sizes = list(zip(data.column("height"), data.column("width"), strict=True))
+        assert len(data) == 2 * len(one)
+        assert sizes.count((48, 64)) == sizes.count((32, 32)) == len(one)
+        for row, key in enumerate(one.column("key")):
+            at = data.column("key").index(key)
+            np.testing.assert_array_equal(data.read(at).video, one.read(row).video)
+            assert data.read(at + 1).video.shape[2:] == (6, 8)
+            for name in ("clip", "start_frame", "frames"):
+                assert data.column(name)[at] == data.column(name)[at + 1]
+        assert "black.17x48x64" in data.constants
+    with pytest.raises(UsageError, match="twice"):
+        EncodeOptions(shards=curated, output=tmp_path, **{**options, "sizes": ((32, 32),)})
+
+
+def test_no_shards_is_an_error(encoded, curated, tmp_path):
     with pytest.raises(UsageError, match="no shards"):
         encode(EncodeOptions(shards=(), output=tmp_path))
     with pytest.raises(DatasetError):

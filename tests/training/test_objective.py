@@ -241,3 +241,64 @@ def test_keyframes_stand_in_what_the_refiner_goes_by():
     assert torch.allclose(found.video, wanted * 4, rtol=1e-4)
     assert draws.keyframes.any()
     assert not draws.keyframes.any(1).all()
+
+
+def with_other(task, slots=range(6), *, size=4):
+    random = np.random.default_rng(1)
+    other = random.standard_normal((6, 4, 3, size, size), dtype=np.float32)[list(slots)]
+    sound = random.standard_normal((6, 6, 24), dtype=np.float32)[list(slots)]
+    return replace(make_batch(list(slots)), task=task, other=other, other_audio=sound)
+
+
+LARGE = CONSTANTS | {"black.9x64x64": torch.full((4, 3, 8, 8), -2.0)}
+
+
+def value(model, batch, task=None):
+    name = task or batch.task
+    draws = draw(1, 2, batch, Objective(text_dropout=0.0))
+    return flow_loss(model, TASKS[name], batch, draws, Objective(), LARGE)
+
+
+@pytest.mark.parametrize("task", ["image_ref", "video_ref", "multimodal"])
+def test_references_are_seen_but_not_made(model, task):
+    batch = with_other(task)
+    found = value(model, batch)
+    changed = batch.other.copy()
+    changed[:, :, 0] += 1
+    assert not torch.equal(value(model, replace(batch, other=changed)).video, found.video)
+    later = batch.other.copy()
+    later[:, :, 1:] += 1  # beyond the first frame of an image
+    same = torch.equal(value(model, replace(batch, other=later)).video, found.video)
+    assert same == (task != "video_ref")
+    assert (found.audio is None) == (task != "multimodal")
+    if found.audio is not None:
+        sound = replace(batch, other_audio=batch.other_audio + 1)
+        assert not torch.equal(value(model, sound).audio, found.audio)
+    with pytest.raises(DatasetError, match="other moments"):
+        value(model, replace(batch, other=None))
+
+
+def test_keyframes_are_made_in_the_same_pass(model):
+    batch = with_other("keyframes", size=8)
+    found = value(model, batch)
+    alone = value(model, replace(batch, task="t2v"), "t2v")
+    assert (found.video > alone.video).all()  # a sum of two errors
+    found.total.backward()
+    assert model.video.head.weight.grad.abs().sum() > 0
+    with pytest.raises(DatasetError, match="--also"):
+        value(model, replace(batch, other=None))
+
+
+@pytest.mark.parametrize(("task", "frames"), [("v2v", 3), ("edit", 3), ("inpaint", 1)])
+def test_what_is_given_is_drawn_by_seed_step_and_slot(model, task, frames):
+    whole = replace(make_batch(range(6)), task=task)
+    whole = replace(whole, video=whole.video[:, :, :frames])
+    part = replace(whole, **{n: getattr(whole, n)[1::2] for n in ("slots", "video")})
+    a, b = (draw(3, 9, batch, Objective()).known for batch in (whole, part))
+    assert a.shape == (6, 1, frames, 4, 4)
+    assert torch.equal(a[1::2], b)
+    assert not torch.equal(a, draw(3, 10, whole, Objective()).known)
+    assert a.flatten(1).any(1).sum() > 3
+    assert not a.flatten(1).all(1).any()
+    mask = known_mask(TASKS[task], torch.from_numpy(whole.video), a)
+    assert torch.equal(mask.bool(), a)

@@ -83,7 +83,7 @@ def test_clips_of_720_lines_and_five_seconds():
 
 
 def test_costs_follow_gpu_share_and_recomputation():
-    stage = PAPER[-2]
+    stage = next(row for row in PAPER if row.name == "sft_2")
     plain = cost(stage, TINY, Codecs(), recompute=False)
     again = cost(stage, TINY, Codecs(), gpu="b200", mfu=0.9)
     assert again.flops == pytest.approx(plain.flops * 4 / 3)
@@ -110,3 +110,10 @@ def test_the_command_adds_up_and_needs_no_workspace():
     without = CliRunner().invoke(app, ["train"])
     assert isinstance(without.exception, UsageError)
     assert "--workspace" in str(without.exception)
+
+
+def test_keyframes_cost_no_more_tokens_than_the_clip_they_stand_in():
+    row = next(stage for stage in PAPER if stage.name == "keyframes")
+    with_them = cost(row, TINY, Codecs())
+    without = cost(replace(row, keyframes=0), TINY, Codecs())
+    assert 1 < with_them.tokens / without.tokens <= 2

@@ -25,6 +25,8 @@ def make(
     training_clips: Annotated[
         int, typer.Option(help="How many clean clips to add in training/.")
     ] = 0,
+    training_stills: Annotated[int, typer.Option(help="How many clean pictures, likewise.")] = 0,
+    training_sounds: Annotated[int, typer.Option(help="How many sounds of 15 s, likewise.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Writes small encoded files with planted defects, and truth.json beside them.
@@ -40,6 +42,8 @@ def make(
             seed=seed,
             size=size,
             training_clips=training_clips,
+            training_stills=training_stills,
+            training_sounds=training_sounds,
             done=lambda name: advance(),
         )
     planted = sum(bool(file.defects) for file in truth.files)

@@ -36,6 +36,10 @@ def encode(
     fps: Annotated[int, typer.Option(help="Frames per second.")] = 16,
     height: Annotated[int, typer.Option(help="Pixels, a multiple of 16.")] = 64,
     width: Annotated[int, typer.Option(help="Pixels, a multiple of 16.")] = 64,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another size, for stages of several. Repeatable.", metavar="WxH"),
+    ] = None,
     frames: Annotated[
         list[int] | None, typer.Option(help="Bucket length, 1 + 4k. Repeatable. Default: 33, 17.")
     ] = None,
@@ -66,6 +70,7 @@ def encode(
     from reelmill.datasets.workspace import open_workspace
     from reelmill.errors import UsageError
     from reelmill.training.encode import EncodeOptions
+    from reelmill.training.encode_request import parse_size
 
     place = open_workspace(workspace, create=False)
     seen = [p.parent for p in sorted(place.root.glob("shards/*/manifest.json"))]
@@ -73,7 +78,7 @@ def encode(
     if not shards and not pictured:
         raise UsageError(f"{workspace} holds no shards with pictures: curate first, see `status`.")
     options = EncodeOptions(
-        shards=tuple(shards or pictured),
+        shards=tuple(shards or seen),
         output=output or place.latents,
         fps=fps,
         height=height,
@@ -86,6 +91,7 @@ def encode(
         channels=channels,
         low=low,
         views=views,
+        sizes=tuple(parse_size(size) for size in also or ()),
     )
     if dry_run:
         show_plan(options)
@@ -146,4 +152,5 @@ def through_prefect(options: EncodeOptions, home: Path) -> EncodeResult:
     given = asdict(options)
     with settings.connected():
         lists = {name: list(given[name]) for name in ("shards", "frames")}
-        return run(**given | lists)
+        also = [f"{width}x{height}" for height, width in given.pop("sizes")]
+        return run(**given | lists, also=also)

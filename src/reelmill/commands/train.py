@@ -43,7 +43,9 @@ def train(
         Path | None,
         typer.Option("--workspace", "-w", help="Folder that holds all that a pipeline makes."),
     ] = None,
-    curriculum: Annotated[str, typer.Option(help="Name of a built-in curriculum.")] = "demo",
+    curriculum: Annotated[
+        str, typer.Option(help="Name of a built-in curriculum, or a YAML file.")
+    ] = "demo",
     stage: Annotated[
         list[str] | None, typer.Option(help="Run this stage only. Repeatable.")
     ] = None,
@@ -106,7 +108,7 @@ def train(
     from reelmill.datasets.workspace import open_workspace
     from reelmill.errors import UsageError
     from reelmill.training.config import Execution, TrainOptions
-    from reelmill.training.curriculum import curriculum as built_in
+    from reelmill.training.curricula import curriculum as built_in
     from reelmill.training.curriculum import read_gate
     from reelmill.training.ranks import launched
 
@@ -118,7 +120,7 @@ def train(
         chosen = chosen.in_precision(precision.value)
     options = TrainOptions(
         latents=latents or place.latents,
-        output=output or place.checkpoints / curriculum,
+        output=output or place.checkpoints / Path(curriculum).stem,
         curriculum=chosen.gated(read_gate(gate)) if gate else chosen,
         stages=tuple(stage or ()),
         seed=seed,
@@ -165,7 +167,7 @@ def through_prefect(options: TrainOptions, home: Path, gate: Path | None) -> Tra
     from reelmill.errors import UsageError
     from reelmill.flows import settings
     from reelmill.training.config import Execution
-    from reelmill.training.curriculum import curriculum as built_in
+    from reelmill.training.curricula import curriculum as built_in
 
     plain = built_in(options.curriculum.name)
     if (
