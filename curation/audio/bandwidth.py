@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation.audio.loudness import FLOOR
-from reelmill.curation.audio.windows import Grid, WindowCutter, WindowHeads
+from reelmill.curation.audio.windows import Grid, WindowHeads, WindowListener, Windows
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -19,7 +19,7 @@ from reelmill.curation.stage import (
     above,
 )
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import DecodeSummary, MediaInfo
 from reelmill.datasets.sample import Clip
 
 WINDOW_MS = 128
@@ -27,14 +27,13 @@ FRAME_MS = 32  # of each window that is looked at
 STEP_HZ = 250
 
 
-class _Analyser:
+class _Analyser(WindowListener):
     def __init__(self, info: MediaInfo):
+        super().__init__(Grid(info.audio.rate, WINDOW_MS) if info.audio else None)
         self._power: list[np.ndarray] = []
-        self._cutter: WindowCutter | None = None
         if info.audio is not None:
             from scipy.fft import prev_fast_len
 
-            self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS))
             size = prev_fast_len(info.audio.rate * FRAME_MS // 1000, real=True)
             hann = np.blackman(size + 1)[:-1]
             scaled = (hann * np.sqrt(2 / np.square(hann).sum() / size)).astype(np.float32)
@@ -42,14 +41,12 @@ class _Analyser:
             steps = np.arange(0, info.audio.rate / 2, STEP_HZ)
             self._edges = np.ceil(steps * size / info.audio.rate).astype(np.int64)
 
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
+    def measure(self, windows: Windows) -> None:
         from scipy.fft import rfft
 
+        if not windows.whole:
+            return
+        samples, edges = windows.samples, windows.edges
         loudest = np.zeros((len(edges) - 1, len(self._heads.weights) // 2 + 1), np.float32)
         for channel in samples:
             spectrum = rfft(self._heads(channel, edges), overwrite_x=True)
@@ -58,9 +55,7 @@ class _Analyser:
         self._power.append(np.add.reduceat(loudest, self._edges, axis=1))
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush(shorter=False):
-                self._measure(samples, edges)
+        self.flush()
         power = np.concatenate(self._power) if self._power else np.zeros((0, 1))
         level = 10 * np.log10(np.maximum(power, 1e-20))
         return {"level": level.astype(np.float16)}

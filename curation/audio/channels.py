@@ -8,7 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation.audio.loudness import FLOOR
-from reelmill.curation.audio.windows import Grid, WindowCutter, window_products, window_sums
+from reelmill.curation.audio.windows import (
+    Grid,
+    WindowListener,
+    Windows,
+    window_products,
+    window_sums,
+)
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -20,39 +26,36 @@ from reelmill.curation.stage import (
     at_most,
 )
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import DecodeSummary, MediaInfo
 from reelmill.datasets.sample import Clip
 
 WINDOW_MS = 100
 _NAMES = ("channel_correlation", "side_level", "dc_offset")
 
 
-class _Analyser:
+class _Analyser(WindowListener):
     def __init__(self, info: MediaInfo):
+        super().__init__(Grid(info.audio.rate, WINDOW_MS) if info.audio else None)
         self._rows: list[np.ndarray] = []
-        self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS)) if info.audio else None
 
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
-        left, right = samples[0], samples[min(1, len(samples) - 1)]
-        sums = [window_sums(c, edges) for c in (left, right)]
-        side = left - right
-        pairs = ((left, left), (right, right), (left, right), (side, side))
-        sums += [window_products(a, b, edges) for a, b in pairs]
-        self._rows.append(np.stack(sums, axis=1) / np.diff(edges)[:, None])
+    def measure(self, windows: Windows) -> None:
+        samples, edges, energy = windows.samples, windows.edges, windows.energy
+        left = window_sums(samples[0], edges)
+        if len(samples) == 1:
+            sums = [left, left, *energy[[0, 0, 0]], np.zeros_like(left)]
+        else:
+            side = samples[0] - samples[1]
+            both = window_products(samples[0], samples[1], edges)
+            apart = window_products(side, side, edges)
+            sums = [left, window_sums(samples[1], edges), *energy[:2], both, apart]
+        self._rows.append(np.stack(sums, axis=1) / windows.lengths[:, None])
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush():
-                self._measure(samples, edges)
+        self.flush()
         rows = np.concatenate(self._rows) if self._rows else np.zeros((0, 6))
         return {
             "moments": rows.astype(np.float32),
-            "samples": np.array([self._cutter.total if self._cutter else 0], np.int64),
+            "samples": np.array([self.total], np.int64),
         }
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from reelmill.curation.audio.windows import Grid, WindowCutter, even_length
+from reelmill.curation.audio.windows import Grid, WindowListener, Windows, even_length
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -18,7 +18,7 @@ from reelmill.curation.stage import (
     at_most,
 )
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import DecodeSummary, MediaInfo
 from reelmill.datasets.sample import Clip
 
 WINDOW_MS = 100
@@ -69,60 +69,61 @@ def clipped_samples(samples: np.ndarray, edges: np.ndarray, full: float, drop: f
     return counts
 
 
-def suspects(samples: np.ndarray, edges: np.ndarray, full: float) -> list[tuple[int, int]]:
+def suspects(windows: Windows, channel: int, full: float) -> list[tuple[int, int]]:
     """Runs [first, last) of windows of one channel that may hold a plateau, and their neighbours.
 
-    Each sample of a plateau's first three lies within 3 times _FLAT of the window's top.
+    The first three samples of a plateau lie within 3 times _FLAT of the window's top, and within
+    _FLAT of each other.
     """
-    length = even_length(edges)
+    length = even_length(windows.edges)
     if not length:
-        return [(0, len(edges) - 1)]
+        return [(0, len(windows.lengths))]
+    samples = windows.samples[channel]
     rows = samples.reshape(-1, length)
     many = np.zeros(len(rows), bool)
-    for top, past in ((rows.max(axis=1), np.greater_equal), (rows.min(axis=1), np.less_equal)):
+    tops = (windows.highest[channel], np.greater_equal), (windows.lowest[channel], np.less_equal)
+    for top, past in tops:
         level = np.minimum(np.abs(top), full) - 4 * _FLAT
-        places = past(rows, np.copysign(level, top)[:, None])
-        found = np.bincount(np.flatnonzero(places) // length, minlength=len(rows))
-        many |= (np.abs(top) >= _FLOOR) & (found >= _SHORTEST)
+        level[np.abs(top) < _FLOOR] = np.inf
+        near = past(rows, np.copysign(level, top)[:, None]).ravel()
+        three = near[:-2] & near[1:-1]
+        three &= near[2:]
+        first = np.flatnonzero(three)
+        start = np.clip(samples[first[:, None] + np.arange(3)], -full, full)
+        flat = (np.abs(np.diff(start, axis=1)) <= _FLAT).all(axis=1)
+        many[first[flat] // length] = True
     many[:-1] |= many[1:].copy()  # their neighbours tell how a plateau on a border goes on
     many[1:] |= many[:-1].copy()
     change = np.flatnonzero(np.diff(np.concatenate(([0], many.view(np.int8), [0]))))
     return [(int(low), int(high)) for low, high in change.reshape(-1, 2)]
 
 
-class _Analyser:
+class _Analyser(WindowListener):
     def __init__(self, info: MediaInfo):
+        super().__init__(Grid(info.audio.rate, WINDOW_MS) if info.audio else None)
         self._shares: list[np.ndarray] = []
-        self._cutter: WindowCutter | None = None
         if info.audio is not None:
-            self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS))
             self._full, step = _COARSE.get(info.audio.codec, (1 - STEP, STEP))
             self._drop = max(12 * STEP, 5 * step)
 
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
+    def measure(self, windows: Windows) -> None:
+        edges = windows.edges
         counts = np.zeros(len(edges) - 1, np.int64)
-        for channel in samples:
-            for low, high in suspects(channel, edges, self._full):
+        for number, channel in enumerate(windows.samples):
+            for low, high in suspects(windows, number, self._full):
                 first, last = edges[low], edges[high]
                 inner = edges[low : high + 1] - first
                 counts[low:high] += clipped_samples(
                     channel[first:last], inner, self._full, self._drop
                 )
-        self._shares.append(counts / (np.diff(edges) * len(samples)))
+        self._shares.append(counts / (windows.lengths * len(windows.samples)))
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush():
-                self._measure(samples, edges)
+        self.flush()
         shares = np.concatenate(self._shares) if self._shares else np.zeros(0)
         return {
             "clipped": shares.astype(np.float32),
-            "samples": np.array([self._cutter.total if self._cutter else 0], np.int64),
+            "samples": np.array([self.total], np.int64),
         }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 BLOCK = 32
 GROUP = 16
+AT_ONCE = 800  # blocks: a million multiplications, beyond which OpenBLAS copies what it is given
 
 
 class BlockFilter:
@@ -23,7 +24,7 @@ class BlockFilter:
         from scipy.signal import sosfilt  # slow to import, and a dry run needs none
 
         self._sos, self._sosfilt = sos, sosfilt
-        self._rooms = [np.empty(0, np.float32)] * 2
+        self._out = np.empty((0, 0), np.float32)
         size = 2 * len(sos)
         self._state = np.zeros((channels, size))
         impulses, states = np.eye(BLOCK), np.eye(size)
@@ -32,6 +33,7 @@ class BlockFilter:
         per_state, self._carry = self._filtered(zero[:size], states)
         self._after = after.astype(np.float32)
         self._matrix = np.concatenate((per_impulse, per_state)).astype(np.float32)
+        self._known = np.empty((AT_ONCE, len(self._matrix)), np.float32)
 
     def _filtered(self, rows: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """sosfilt of [rows, n] from states [rows, size], and the states after it."""
@@ -41,30 +43,30 @@ class BlockFilter:
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         """float32 [channels, n], filtered, in memory that the next call uses again."""
-        channels, count = samples.shape
+        count = samples.shape[1]
         blocks = count // BLOCK
         whole = blocks * BLOCK
-        out = self._room(0, channels, count)
+        if self._out.shape != samples.shape:
+            self._out = np.empty(samples.shape, np.float32)
+        out = self._out
         if blocks:
-            known = self._room(1, blocks, len(self._matrix))
-            for i in range(channels):
-                known[:, :BLOCK] = samples[i, :whole].reshape(blocks, BLOCK)
-                gains = (known[:, :BLOCK] @ self._after).astype(np.float64)
-                states = scan(self._carry, gains[None], self._state[i : i + 1])[0]
-                known[:, BLOCK:] = states[:-1]
-                np.matmul(known, self._matrix, out=out[i, :whole].reshape(blocks, BLOCK))
-                self._state[i] = states[-1]
+            rows = [channel[:whole].reshape(blocks, BLOCK) for channel in samples]
+            gains = np.stack([row @ self._after for row in rows]).astype(np.float64)
+            states = scan(self._carry, gains, self._state)
+            self._state = states[:, -1].copy()
+            for row, state, place in zip(rows, states, out, strict=True):
+                found = place[:whole].reshape(blocks, BLOCK)
+                for low in range(0, blocks, AT_ONCE):
+                    known = self._known[: len(row[low : low + AT_ONCE])]
+                    high = low + len(known)
+                    known[:, :BLOCK] = row[low:high]
+                    known[:, BLOCK:] = state[low:high]
+                    np.matmul(known, self._matrix, out=found[low:high])
         if whole < count:
             rest = samples[:, whole:].astype(np.float64)
             out[:, whole:], self._state = self._filtered(rest, self._state)
         self._state[np.abs(self._state) < 1e-30] = 0  # denormal numbers are slow
         return out
-
-    def _room(self, place: int, *shape: int) -> np.ndarray:
-        """Memory of the last call, where it fits."""
-        if self._rooms[place].shape != shape:
-            self._rooms[place] = np.empty(shape, np.float32)
-        return self._rooms[place]
 
 
 def scan(carry: np.ndarray, gains: np.ndarray, start: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation.audio.k_weighting import BlockFilter
-from reelmill.curation.audio.windows import Grid, WindowCutter, window_energy, window_peaks
+from reelmill.curation.audio.windows import Grid, WindowListener, Windows, window_energy
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -19,7 +19,7 @@ from reelmill.curation.stage import (
     at_least,
 )
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import DecodeSummary, MediaInfo
 from reelmill.datasets.sample import Clip
 
 WINDOW_MS = 100
@@ -85,38 +85,29 @@ def decibels(power: float) -> float:
     return max(FLOOR, float(10 * np.log10(max(power, 1e-30))))
 
 
-class _Analyser:
+class _Analyser(WindowListener):
     def __init__(self, info: MediaInfo):
+        super().__init__(Grid(info.audio.rate, WINDOW_MS) if info.audio else None)
         self._weighted: list[np.ndarray] = []
         self._power: list[np.ndarray] = []
         self._peak: list[np.ndarray] = []
-        self._cutter: WindowCutter | None = None
         if info.audio is not None:
-            self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS))
             self._filter = BlockFilter(k_weighting(info.audio.rate), info.audio.channels)
             self._channels = channel_weights(info.audio.channels)
 
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
-        lengths = np.diff(edges)
-        heard = window_energy(self._filter(samples), edges)
-        self._weighted.append(self._channels @ heard / lengths)
-        self._power.append(window_energy(samples, edges).mean(axis=0) / lengths)
-        self._peak.append(window_peaks(samples, edges).max(axis=0))
+    def measure(self, windows: Windows) -> None:
+        heard = window_energy(self._filter(windows.samples), windows.edges)
+        self._weighted.append(self._channels @ heard / windows.lengths)
+        self._power.append(windows.energy.mean(axis=0) / windows.lengths)
+        self._peak.append(windows.peak)
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush():
-                self._measure(samples, edges)
+        self.flush()
         return {
             "weighted": _joined(self._weighted),
             "power": _joined(self._power),
             "peak": _joined(self._peak),
-            "samples": np.array([self._cutter.total if self._cutter else 0], np.int64),
+            "samples": np.array([self.total], np.int64),
         }
 
 

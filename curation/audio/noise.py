@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from reelmill.curation.audio.loudness import FLOOR
-from reelmill.curation.audio.windows import Grid, WindowCutter, WindowHeads
+from reelmill.curation.audio.windows import Grid, WindowHeads, WindowListener, Windows
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -19,7 +19,7 @@ from reelmill.curation.stage import (
     at_least,
 )
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import DecodeSummary, MediaInfo
 from reelmill.datasets.sample import Clip
 
 WINDOW_MS = 128  # long enough to tell a held note from hiss
@@ -59,15 +59,15 @@ def floor_of(power: np.ndarray, bins: np.ndarray) -> np.ndarray:
     return np.quantile(power, QUANTILE, axis=0) * shape / gammaincinv(shape, QUANTILE)
 
 
-class _Analyser:
+class _Analyser(WindowListener):
     def __init__(self, info: MediaInfo):
         from scipy.fft import prev_fast_len
 
+        super().__init__(Grid(info.audio.rate, WINDOW_MS) if info.audio else None)
+        self._edges = np.array([0, 1], np.int64)
         self._power: list[np.ndarray] = []
         self._flat: list[np.ndarray] = []
-        self._cutter: WindowCutter | None = None
         if info.audio is not None:
-            self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS))
             size = prev_fast_len(info.audio.rate * WINDOW_MS // 1000, real=True)
             self._edges = mel_edges(info.audio.rate, size)
             hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
@@ -75,14 +75,12 @@ class _Analyser:
             scaled = (hann * np.sqrt(2 / np.square(hann).sum() / size)).astype(np.float32)
             self._heads = WindowHeads(scaled)
 
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
+    def measure(self, windows: Windows) -> None:
         from scipy.fft import rfft
 
+        if not windows.whole:
+            return
+        samples, edges = windows.samples, windows.edges
         widths = np.diff(self._edges)
         starts, total = self._edges[:-1], len(samples)
         powers = np.zeros((len(edges) - 1, len(widths)))
@@ -99,16 +97,13 @@ class _Analyser:
         self._flat.append(flats / total)
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush(shorter=False):
-                self._measure(samples, edges)
+        self.flush()
         power = np.concatenate(self._power) if self._power else np.zeros((0, 1))
         flat = np.concatenate(self._flat) if self._flat else np.zeros((0, 1))
-        bins = np.diff(self._edges) if self._cutter else np.ones(1, np.int64)
         return {
             "power": power.astype(np.float32),
             "flat": flat.astype(np.float32),
-            "bins": bins.astype(np.int64),
+            "bins": np.diff(self._edges),
         }
 
 

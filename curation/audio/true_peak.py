@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from reelmill.curation.audio.loudness import FLOOR, decibels
-from reelmill.curation.audio.windows import Grid, WindowCutter, even_length, window_peaks
+from reelmill.curation.audio.windows import Grid, WindowListener, Windows, even_length
 from reelmill.curation.stage import (
     AudioStage,
     Bound,
@@ -22,13 +21,15 @@ from reelmill.curation.stage import (
     at_most,
 )
 from reelmill.datasets.media.clock import sound_span
-from reelmill.datasets.media.decode import AudioBlock, DecodeSummary, MediaInfo
+from reelmill.datasets.media.decode import DecodeSummary, MediaInfo
 from reelmill.datasets.sample import Clip
 
 WINDOW_MS = 100
 TAPS = 12  # per phase, as in the standard
 BLOCKS = (16, 15, 18, 20, 12, 10, 21, 9, 8)  # samples: one divides most windows
-ROOM = 2_000  # blocks at a time: what stays in a processor's cache
+ROOM = 1_000_000  # multiplications at a time: beyond it OpenBLAS copies what it is given
+FEW = 8  # of so many places one may be looked at singly; above that a product of blocks is faster
+SMOOTH = 32_000  # Hz: from here on, steps between samples are mostly small
 OVERSAMPLED = 176_400  # Hz that are reached, by 4 at most, as BS.1770-4 does at 48 kHz
 
 
@@ -62,67 +63,107 @@ def _correlated(rows: np.ndarray, taps: np.ndarray) -> np.ndarray:
     return anchored[:, : rows.shape[1] - TAPS + 1]
 
 
-class _Analyser:
+def reach(phases: np.ndarray) -> float:
+    """How far a place between two samples may lie above the nearer one, in the largest steps from
+    sample to sample that its taps see: what is between two taps' weights, summed.
+    """
+    worst = 0.0
+    for number, taps in enumerate(phases.astype(np.float64), 1):
+        nearer = TAPS // 2 - (2 * number <= len(phases) + 1)
+        before = np.cumsum(taps)[:-1]
+        behind = np.arange(TAPS - 1) >= nearer
+        worst = max(worst, float(np.abs(np.where(behind, 1 - before, before)).sum()))
+    return worst
+
+
+class _Analyser(WindowListener):
     def __init__(self, info: MediaInfo):
+        super().__init__(Grid(info.audio.rate, WINDOW_MS) if info.audio else None)
         self._peaks: list[np.ndarray] = []
-        self._cutter: WindowCutter | None = None
         if info.audio is not None:
-            self._cutter = WindowCutter(Grid(info.audio.rate, WINDOW_MS))
             self._phases = phases(min(4, max(1, -(-OVERSAMPLED // info.audio.rate))))
+            self._smooth = info.audio.rate >= SMOOTH
+            self._reach = reach(self._phases)
+            self._gain = float(np.abs(self._phases).sum(axis=1).max(initial=1))
             self._matrix: np.ndarray | None = None
             self._before = np.zeros((info.audio.channels, TAPS - 1), np.float32)
 
-    def block(self, block: AudioBlock) -> None:
-        assert self._cutter is not None
-        for samples, edges in self._cutter.push(block.samples):
-            self._measure(samples, edges)
-
-    def _measure(self, samples: np.ndarray, edges: np.ndarray) -> None:
-        peaks = window_peaks(samples, edges).max(axis=0)
+    def measure(self, windows: Windows) -> None:
+        peaks = windows.peak.copy()
         if len(self._phases):
-            row = np.concatenate((self._before, samples), axis=1)
-            for between in self._between(row, even_length(edges), edges):
+            length = even_length(windows.edges)
+            row = np.concatenate((self._before, windows.samples), axis=1)
+            for channel in row:
+                between = self._few(channel, length, peaks)
+                if between is None:
+                    between = self._all(channel, length, windows.edges)
                 np.maximum(peaks, between, out=peaks)
             self._before = row[:, -(TAPS - 1) :].copy()
         self._peaks.append(peaks)
 
-    def _between(self, row: np.ndarray, length: int, edges: np.ndarray) -> Iterator[np.ndarray]:
-        """Peaks [windows] between the samples of [channels, TAPS - 1 + n], some at a time."""
+    def _few(self, row: np.ndarray, length: int, peaks: np.ndarray) -> np.ndarray | None:
+        """Peaks [windows] between samples of [TAPS - 1 + n], where they can be above `peaks` only.
+
+        Two bounds say where they cannot: what the taps make of the loudest sample, and how far the
+        largest step leads from the nearer sample. None where that leaves too many places.
+        """
+        count = len(row) - TAPS + 1
+        if not self._smooth or length < TAPS or len(peaks) < 2:
+            return None
+        steps = row[1:] - row[:-1]
+        rows = steps[:count].reshape(-1, length)
+        largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+        ahead = np.append(largest[1:], np.abs(steps[count:]).max())  # the taps see some of it
+        level = np.maximum(
+            peaks - self._reach * np.maximum(largest, ahead), peaks / self._gain
+        ).astype(np.float32)[:, None]
+        middle = row[TAPS // 2 - 1 :][:count].reshape(-1, length)
+        high = (middle > level).ravel()
+        high |= (middle < -level).ravel()
+        high[:-1] |= high[1:].copy()  # the other of the two samples that a place lies between
+        high[length - 1 :: length] = True  # of which the other one was held against another level
+        places = np.flatnonzero(high)
+        if FEW * len(places) > count:
+            return None
+        found = np.abs(sliding_window_view(row, TAPS)[places] @ self._phases.T).max(axis=1)
+        return np.maximum.reduceat(found, np.searchsorted(places, np.arange(0, count, length)))
+
+    def _all(self, row: np.ndarray, length: int, edges: np.ndarray) -> np.ndarray:
+        """Peaks [windows] between all samples of [TAPS - 1 + n]."""
         block = next((b for b in BLOCKS if length and length % b == 0), 0)
-        if block and len(edges) > 2:
-            matrix = self._matrix
-            if matrix is None or len(matrix) != block + TAPS - 1:
-                matrix = self._matrix = _toeplitz(self._phases, block)
-            rows = length // block
-            size = max(1, ROOM // rows) * rows
-            known = np.empty((size, block + TAPS - 1), np.float32)
-            found = np.empty((size, matrix.shape[1]), np.float32)
-            for channel in row:
-                views = sliding_window_view(channel, block + TAPS - 1)[::block]
-                parts = []
-                for low in range(0, len(views), size):
-                    some = views[low : low + size]
-                    known[: len(some)] = some
-                    part = np.matmul(known[: len(some)], matrix, out=found[: len(some)])
-                    part = part.reshape(len(some) // rows, -1)
-                    parts.append(np.maximum(part.max(axis=1), -part.min(axis=1)))
-                yield np.concatenate(parts)
-        else:
-            for taps in self._phases:
-                yield window_peaks(_correlated(row, taps), edges).max(axis=0)
+        if not block or len(edges) < 3:
+            found = _correlated(row[None], self._phases[0])
+            between = Windows(found, edges).peak
+            for taps in self._phases[1:]:
+                np.maximum(between, Windows(_correlated(row[None], taps), edges).peak, out=between)
+            return between
+        matrix = self._matrix
+        if matrix is None or len(matrix) != block + TAPS - 1:
+            matrix = self._matrix = _toeplitz(self._phases, block)
+        rows = length // block
+        size = max(1, ROOM // matrix.size // rows) * rows
+        known = np.empty((size, block + TAPS - 1), np.float32)
+        found = np.empty((size, matrix.shape[1]), np.float32)
+        views = sliding_window_view(row, block + TAPS - 1)[::block]
+        parts = []
+        for low in range(0, len(views), size):
+            some = views[low : low + size]
+            known[: len(some)] = some
+            part = np.matmul(known[: len(some)], matrix, out=found[: len(some)])
+            part = part.reshape(len(some) // rows, -1)
+            parts.append(np.maximum(part.max(axis=1), -part.min(axis=1)))
+        return np.concatenate(parts)
 
     def finish(self, summary: DecodeSummary) -> dict[str, np.ndarray]:
-        if self._cutter is not None:
-            for samples, edges in self._cutter.flush():
-                self._measure(samples, edges)
-            if len(self._phases) and self._peaks:  # the last samples' right-hand neighbours
-                tail = np.pad(self._before, ((0, 0), (0, TAPS // 2)))
-                found = [_correlated(tail, taps) for taps in self._phases]
-                self._peaks[-1][-1] = max(self._peaks[-1][-1], float(np.abs(found).max()))
+        self.flush()
+        if self._peaks and len(self._phases):  # the last samples' right-hand neighbours
+            tail = np.pad(self._before, ((0, 0), (0, TAPS // 2)))
+            found = [_correlated(tail, taps) for taps in self._phases]
+            self._peaks[-1][-1] = max(self._peaks[-1][-1], float(np.abs(found).max()))
         peaks = np.concatenate(self._peaks) if self._peaks else np.zeros(0)
         return {
             "peak": peaks.astype(np.float32),
-            "samples": np.array([self._cutter.total if self._cutter else 0], np.int64),
+            "samples": np.array([self.total], np.int64),
         }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
-SPAN_MS = 3_200  # what all widths of window (32, 100, 128 ms) divide
+from reelmill.datasets.media.decode import AudioBlock
+from reelmill.datasets.media.sound import block_ms
 
 
 class Grid:
@@ -45,14 +47,14 @@ class WindowCutter:
     """Turns blocks of any length into whole windows, so that results do not depend on the blocks.
 
     Feed `push` with float32 [channels, n]; it gives (samples [channels, m], edges int64 [k + 1])
-    of k whole windows, all those between two multiples of SPAN_MS, edges counted from the first of
-    these samples. Blocks as decoded end at these multiples, so that nothing is copied. `flush`
+    of k whole windows, all those between two multiples of `block_ms`, edges counted from the first
+    of these samples. Blocks as decoded end at these multiples, so that nothing is copied. `flush`
     gives the rest: whole windows, then one that is shorter. Not to be written to.
     """
 
     def __init__(self, grid: Grid):
         self._grid = grid
-        self._most = SPAN_MS // grid.milliseconds
+        self._most = block_ms(grid.rate) // grid.milliseconds
         self._waiting: list[np.ndarray] = []
         self._window = 0
         self.total = 0
@@ -78,13 +80,112 @@ class WindowCutter:
         waiting = [part for part in self._waiting if part.shape[1]]
         return waiting[0] if len(waiting) == 1 else np.concatenate(waiting or self._waiting, axis=1)
 
-    def flush(self, *, shorter: bool = True) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """shorter: whether the last window is given where it is not whole."""
+    def flush(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if (whole := self._grid.at(self.total)) > self._window:
             yield from self._cut(whole)
-        if shorter and self._waiting and (rest := self._row()).shape[1]:
+        if self._waiting and (rest := self._row()).shape[1]:
             yield rest, np.array([0, rest.shape[1]], np.int64)
         self._waiting = []
+
+
+class Windows:
+    """Some windows of a stream, and what several measurements ask of them, found once.
+
+    samples: float32 [channels, n], not to be written to; edges: int64 [windows + 1], counted from
+    its first; whole: False for the one window at a stream's end that is shorter.
+    """
+
+    def __init__(self, samples: np.ndarray, edges: np.ndarray, *, whole: bool = True):
+        self.samples, self.edges, self.whole = samples, edges, whole
+        self.lengths = np.diff(edges)
+
+    @cached_property
+    def highest(self) -> np.ndarray:
+        """float32 [channels, windows]."""
+        return np.maximum.reduceat(self.samples, self.edges[:-1], axis=-1)
+
+    @cached_property
+    def lowest(self) -> np.ndarray:
+        """float32 [channels, windows]."""
+        return np.minimum.reduceat(self.samples, self.edges[:-1], axis=-1)
+
+    @cached_property
+    def peak(self) -> np.ndarray:
+        """float32 [windows]: largest absolute values of any channel."""
+        return np.maximum(self.highest, -self.lowest).max(axis=0)
+
+    @cached_property
+    def energy(self) -> np.ndarray:
+        """float64 [channels, windows]: sums of squares."""
+        return window_energy(self.samples, self.edges)
+
+
+class SharedWindows:
+    """The windows of a stream, cut once for all measurements that hear it."""
+
+    def __init__(self, grid: Grid):
+        self._cutter = WindowCutter(grid)
+        self._grid = grid
+        self._block: AudioBlock | None = None
+        self._cut: list[Windows] = []
+        self._rest: list[Windows] | None = None
+
+    @classmethod
+    def of(cls, block: AudioBlock, grid: Grid) -> SharedWindows:
+        """Those of the stream that a block is of."""
+        own: SharedWindows = block.shared.setdefault(f"windows {grid.milliseconds}", cls(grid))
+        return own
+
+    @property
+    def total(self) -> int:
+        """Samples that were heard."""
+        return self._cutter.total
+
+    def push(self, block: AudioBlock) -> list[Windows]:
+        """The whole windows that a block completes; the same for all who ask of it."""
+        if self._block is not block:
+            self._block = block
+            self._cut = [Windows(*part) for part in self._cutter.push(block.samples)]
+        return self._cut
+
+    def flush(self) -> list[Windows]:
+        """The rest: whole windows, then one that is shorter."""
+        if self._rest is None:
+            self._block, self._cut = None, []
+            whole = self._grid.at(self.total)
+            short = self.total > int(self._grid.edges(whole, whole)[0])
+            parts = list(self._cutter.flush())
+            count = len(parts) - short
+            self._rest = [Windows(*part, whole=i < count) for i, part in enumerate(parts)]
+        return self._rest
+
+
+class WindowListener:
+    """An analyser that measures window by window; `measure` is its own."""
+
+    def __init__(self, grid: Grid | None):
+        self._grid = grid
+        self._windows: SharedWindows | None = None
+
+    @property
+    def total(self) -> int:
+        """Samples that were heard, per channel."""
+        return self._windows.total if self._windows else 0
+
+    def block(self, block: AudioBlock) -> None:
+        if self._windows is None:
+            assert self._grid is not None
+            self._windows = SharedWindows.of(block, self._grid)
+        for windows in self._windows.push(block):
+            self.measure(windows)
+
+    def flush(self) -> None:
+        """Measures what is left at the end."""
+        for windows in self._windows.flush() if self._windows else []:
+            self.measure(windows)
+
+    def measure(self, windows: Windows) -> None:
+        raise NotImplementedError
 
 
 def window_energy(samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -106,13 +207,6 @@ def window_sums(samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
         rows = samples.reshape(*samples.shape[:-1], -1, length)
         return rows.sum(axis=-1).astype(np.float64)
     return np.add.reduceat(samples, edges[:-1], axis=-1, dtype=np.float64)
-
-
-def window_peaks(samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """[..., windows]: largest absolute values."""
-    starts = edges[:-1]
-    highest = np.maximum.reduceat(samples, starts, axis=-1)
-    return np.maximum(highest, -np.minimum.reduceat(samples, starts, axis=-1))
 
 
 def even_length(edges: np.ndarray) -> int:

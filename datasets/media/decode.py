@@ -7,7 +7,7 @@ counted and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -400,9 +400,9 @@ class _Sound:
         self._shared: dict[str, Any] = {}
         self._counts = counts
 
-    def push(self, frame: AudioFrame) -> Iterator[AudioBlock]:
-        for start, samples in self._row.push(frame):
-            yield AudioBlock(start, samples, partial(self._mix, start, samples), self._shared)
+    def push(self, frame: AudioFrame) -> Iterable[AudioBlock]:
+        done = self._row.push(frame)  # nothing, but for one frame of a hundred
+        return (AudioBlock(at, s, partial(self._mix, at, s), self._shared) for at, s in done)
 
     def finish(self) -> Iterator[AudioBlock]:
         counts, row = self._counts, self._row

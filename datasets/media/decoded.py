@@ -42,7 +42,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class AudioBlock:
-    """Consecutive decoded sound, in blocks that end at multiples of 3.2 s.
+    """Consecutive decoded sound, in blocks that end at multiples of 3.2 s (12.8 s at low rates).
 
     start: index of the first sample since the start of the stream. samples: float32 [channels, n]
     at the stream's own rate, not to be written to. mono: what `mono16k` comes from. shared: one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from itertools import chain
 from math import floor, gcd
@@ -24,6 +24,7 @@ GAP_S = 0.01
 MAX_GAP_S = 600.0
 PREROLL_S = 1.0  # decoded before a seek's target: codecs with overlap or memory settle in it
 BLOCK_MS = 3_200  # a multiple of the windows that sound is measured in: 32, 100, 128 ms
+LONGEST = 4  # such blocks in one: at low rates, so that calls for each block weigh no more there
 _LOUDEST = 1e6
 # What FFmpeg's formats of samples hold, and what full scale is; 0: it is 1.
 _KINDS: Mapping[str, tuple[type, float]] = {
@@ -45,22 +46,30 @@ def as_float(frame: AudioFrame, out: np.ndarray | None = None) -> np.ndarray:
     planar = name.endswith("p")
     kind, half = _KINDS[name.removesuffix("p")]
     channels = frame.layout.nb_channels
+    rows: Iterable[np.ndarray]
     if planar:  # a damaged stream's frames may have more planes or fewer than they have channels
         planes = frame.planes[:channels]
         channels = len(planes)
-        rows = [np.frombuffer(p, kind, count) for p in planes]  # type: ignore[call-overload]
-    else:
+        rows = [_floats(np.frombuffer(p, kind, count), half) for p in planes]  # type: ignore[call-overload]
+    else:  # made to floats before they are parted: in one row that is four times as fast
         row = np.frombuffer(frame.planes[0], kind, count * channels)  # type: ignore[call-overload]
-        rows = list(row.reshape(-1, channels).T)
+        rows = _floats(row, half).reshape(-1, channels).T
     if out is None or out.shape != (channels, count):
         out = np.empty((channels, count), np.float32)
     for samples, place in zip(rows, out, strict=True):
         place[:] = samples
-        if half:
-            place *= 1 / half  # exact, as a power of two
-        if kind is np.uint8:
-            place -= 1
     return out
+
+
+def _floats(row: np.ndarray, half: float) -> np.ndarray:
+    """Numbers of any kind of which full scale is `half` (0: 1) as floats."""
+    if not half:
+        return row
+    floats = row.astype(np.float32)
+    floats *= 1 / half  # exact, as a power of two
+    if row.dtype == np.uint8:
+        floats -= 1
+    return floats
 
 
 def sane(samples: np.ndarray) -> bool:
@@ -71,8 +80,13 @@ def sane(samples: np.ndarray) -> bool:
     return True
 
 
+def block_ms(rate: int) -> int:
+    """Length of the blocks that sound comes in: about as many samples at any rate."""
+    return BLOCK_MS * min(LONGEST, max(1, 48_000 // rate))
+
+
 class SoundRow:
-    """Puts decoded frames into one row of samples, in blocks that end at multiples of BLOCK_MS.
+    """Puts decoded frames into one row of samples, in blocks that end at multiples of `block_ms`.
 
     Sample n stands at `start + n / rate` on the container's clock. Where timestamps leave a gap,
     silence is put in; where they overlap, the second sound is dropped. Both are counted.
@@ -83,8 +97,8 @@ class SoundRow:
         self.gap_samples = 0
         self.errors = 0
         self.count = 0
-        self._shift = -start * rate
         self.per_tick = time_base * rate
+        self._shift_by(-start * rate)
         self._tolerance = max(GAP_S * rate, float(self.per_tick) * 1.5)
         self.begin(0)
 
@@ -102,31 +116,44 @@ class SoundRow:
     def _open(self) -> None:
         """Makes room for the samples up to the next edge."""
         self._from = self.count
-        blocks = self.count * 1000 // (self.rate * BLOCK_MS) + 1
-        self._edge = blocks * self.rate * BLOCK_MS // 1000
+        length = self.rate * block_ms(self.rate)  # in thousandths of a sample
+        blocks = self.count * 1000 // length + 1
+        self._edge = blocks * length // 1000
         if self._edge <= self.count:
-            self._edge = (blocks + 1) * self.rate * BLOCK_MS // 1000
+            self._edge = (blocks + 1) * length // 1000
         self._block = np.empty((self.channels, self._edge - self._from), np.float32)
 
+    def _shift_by(self, shift: Fraction) -> None:
+        """Sets the sample number of timestamp 0."""
+        self._shift = shift
+        self._below = self.per_tick.denominator * shift.denominator
+        self._each = self.per_tick.numerator * shift.denominator
+        self._more = shift.numerator * self.per_tick.denominator
+
     def index(self, pts: int) -> int:
-        """Sample number of a timestamp."""
-        return round(pts * self.per_tick + self._shift)
+        """Sample number of a timestamp: round(pts * per_tick + shift), in whole numbers."""
+        whole, rest = divmod(pts * self._each + self._more, self._below)
+        return whole + (2 * rest > self._below or (2 * rest == self._below and whole % 2 == 1))
 
     def ticks(self, index: int) -> int:
         """Timestamp at or before a sample."""
         return floor((index - self._shift) / self.per_tick)
 
-    def push(self, frame: AudioFrame) -> Iterator[tuple[int, np.ndarray]]:
+    def push(self, frame: AudioFrame) -> Iterable[tuple[int, np.ndarray]]:
+        """Takes a frame; gives (first sample, float32 [channels, n]) of each block it completes."""
         if frame.sample_rate != self.rate:
             self.errors += 1  # a stream that changes its rate: its place stays silent
-            return
+            return ()
         jump = 0 if frame.pts is None else self.index(frame.pts) - self.count
         if abs(jump) <= self._tolerance and self.count + frame.samples < self._edge:
             at = self.count - self._from  # all but a few frames: no copy on the way
             place = self._block[:, at : at + frame.samples]
             if as_float(frame, place).base is self._block:
                 self.count += frame.samples
-                return
+                return ()
+        return self._push(frame, jump)
+
+    def _push(self, frame: AudioFrame, jump: int) -> Iterator[tuple[int, np.ndarray]]:
         samples = as_float(frame)
         if len(samples) != self.channels:
             self.errors += 1
@@ -134,7 +161,7 @@ class SoundRow:
             samples = np.repeat(mono, self.channels, axis=0)
         if abs(jump) > MAX_GAP_S * self.rate:
             self.errors += 1  # the clock was set anew
-            self._shift -= jump
+            self._shift_by(self._shift - jump)
         elif jump > self._tolerance:
             self.gap_samples += jump
             yield from self._add(np.zeros((self.channels, jump), np.float32))
@@ -241,7 +268,7 @@ def sound_between(
     raise MediaError(f"{describe(path)}: its sound cannot be read.")
 
 
-def _copy(blocks: Iterator[tuple[int, np.ndarray]], first: int, out: np.ndarray) -> int:
+def _copy(blocks: Iterable[tuple[int, np.ndarray]], first: int, out: np.ndarray) -> int:
     copied = 0
     for start, samples in blocks:
         low, high = max(start, first), min(start + samples.shape[1], first + out.shape[1])

@@ -20,6 +20,7 @@ from tests.curation.audio.sounds import (
 from tests.media import noise, tone
 
 from reelmill.curation.audio.clipping import Clipping, clipped_samples, suspects
+from reelmill.curation.audio.windows import Windows
 from reelmill.curation.stage import NotApplicable
 from reelmill.datasets.corpus.defects import clipped
 from reelmill.datasets.media.decode import decode, probe
@@ -161,7 +162,7 @@ def test_windows_that_are_passed_over_hold_no_plateau(seed, gain, offset):
     full, drop = 1 - 1 / 32768, 12 / 32768
     everywhere = clipped_samples(wave, edges, full, drop)
     found = np.zeros_like(everywhere)
-    for low, high in suspects(wave, edges, full):
+    for low, high in suspects(Windows(wave[None], edges), 0, full):
         first, last = edges[low], edges[high]
         part = clipped_samples(wave[first:last], edges[low : high + 1] - first, full, drop)
         found[low:high] += part

@@ -10,7 +10,7 @@ from scipy.signal import resample_poly
 from tests.curation.audio.sounds import facts_of, info_of, span, tracks_of
 from tests.media import noise
 
-from reelmill.curation.audio.true_peak import TAPS, TruePeak, phases
+from reelmill.curation.audio.true_peak import TAPS, TruePeak, phases, reach
 
 
 def peak(samples: np.ndarray, rate: int = 48_000) -> float:
@@ -58,15 +58,43 @@ def test_blocks_and_clip_borders():
     assert loud - soft == pytest.approx(20, abs=2)
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
-def test_products_of_blocks_are_the_filter_itself(rate):
-    """Windows of whole samples take the fast way; the slow one is a plain correlation."""
-    wave = noise(2, rate, seed=rate)[:1].astype(np.float32)
+def made(kind: str, rate: int) -> np.ndarray:
+    """float32 [1, 2 s]."""
+    wave = noise(2, rate, seed=rate)[0]
+    if kind == "smooth":
+        wave = np.convolve(wave, np.hanning(24), "same")
+    elif kind == "clicks":  # between samples they rise highest where all is still else
+        wave = 0.01 * np.convolve(wave, np.hanning(24), "same")
+        wave[np.random.default_rng(rate).integers(0, len(wave), 40)] += 0.5
+    elif kind == "square":
+        wave = np.sign(np.sin(2 * np.pi * 997 * np.arange(len(wave)) / rate)) * 0.5
+    return wave[None].astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["noise", "smooth", "clicks", "square"])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_all_ways_are_the_filter_itself(kind, rate):
+    """By products of blocks, and only where a peak can be: both are a plain correlation."""
+    wave = made(kind, rate)
     found = tracks_of(TruePeak(), wave, rate)["peak"]
     padded = np.pad(wave[0].astype(np.float64), (TAPS - 1, TAPS // 2))
-    taps = phases(4).astype(np.float64)
+    taps = phases(min(4, -(-176_400 // rate))).astype(np.float64)
     between = np.abs([np.correlate(padded, row, "valid") for row in taps]).max(axis=0)
-    for window in range(0, 20, 3):
+    for window in range(20):
         low, high = (edge * rate // 10 for edge in (window, window + 1))
         peak = max(np.abs(wave[0, low:high]).max(), between[low:high].max())
         assert found[window] == pytest.approx(peak, rel=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([2, 3, 4]),
+    st.lists(st.sampled_from([-1.0, -0.3, 0.0, 0.5, 1.0]), min_size=TAPS, max_size=TAPS),
+)
+def test_no_place_rises_further_than_its_reach(factor, samples):
+    """Above the nearer sample, in the largest steps between samples."""
+    row, taps = np.array(samples), phases(factor).astype(np.float64)
+    most = reach(phases(factor)) * np.abs(np.diff(row)).max(initial=0)
+    for number, height in enumerate(np.abs(taps @ row), 1):
+        nearer = row[TAPS // 2 - (2 * number <= factor)]
+        assert height <= abs(nearer) + most + 1e-6

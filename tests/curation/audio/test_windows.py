@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reelmill.curation.audio.windows import SPAN_MS, Grid, WindowCutter
+from reelmill.curation.audio.windows import Grid, WindowCutter
+from reelmill.datasets.media.sound import block_ms
 
 RATES = st.sampled_from([8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 192_000])
 WIDTHS = st.sampled_from([32, 100])
@@ -46,7 +47,7 @@ def test_cut_windows_are_the_stream_again(rate, width, lengths):
     blocks = np.split(stream, np.cumsum(lengths), axis=1)
     cut = [part for block in blocks for part in cutter.push(block)] + list(cutter.flush())
     assert cutter.total == stream.shape[1]
-    assert all(len(edges) - 1 <= SPAN_MS // width for _, edges in cut)
+    assert all(len(edges) - 1 <= block_ms(rate) // width for _, edges in cut)
     if cut:
         assert np.array_equal(np.concatenate([samples for samples, _ in cut], axis=1), stream)
     found = np.concatenate([np.diff(edges) for _, edges in cut]) if cut else np.zeros(0)
