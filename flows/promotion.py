@@ -59,14 +59,9 @@ def _train(options: TrainOptions, progress: Progress) -> TrainResult:
         parts.append(trainer.train(replace(options, stages=(stage.name,)), progress))
         if stage.gate:
             gated(stage.name, stage.gate, parts[-1].export, options, progress)
-    return TrainResult(
-        stages=tuple(done for part in parts for done in part.stages),
-        checkpoint=parts[-1].checkpoint,
-        export=parts[-1].export,
-        loss_start=parts[0].loss_start,
-        loss_end=parts[-1].loss_end,
-        steps=sum(part.steps for part in parts),
-        resumed_from=sum(part.resumed_from for part in parts),
+    return TrainResult.of(
+        [done for part in parts for done in part.stages],
+        parts[-1].export,
         unreviewed=any(part.unreviewed for part in parts),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ class Execution:
     tokens of their samples. accumulate: equal parts of a rank's share that go through the model one
     after the other. recompute: activations of a layer are computed again instead of kept. compile:
     layers by torch.compile. background: checkpoints are written while training goes on. launcher:
-    who starts the ranks.
+    who starts the ranks. device: `cpu` or `cuda`, of which each rank of a machine has its own.
     """
 
     ranks: int = 1
@@ -35,6 +35,7 @@ class Execution:
     compile: bool = False
     background: bool = True
     launcher: Literal["torchrun", "ray"] = "torchrun"
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,17 @@ class TrainResult:
     steps: int
     resumed_from: int
     unreviewed: bool
+
+    @classmethod
+    def of(cls, stages: Sequence[StageResult], export: Path, *, unreviewed: bool) -> TrainResult:
+        """Of a run's stages, in order."""
+        return cls(
+            stages=tuple(stages),
+            checkpoint=stages[-1].checkpoint,
+            export=export,
+            loss_start=stages[0].loss_start,
+            loss_end=stages[-1].loss_end,
+            steps=sum(stage.steps for stage in stages),
+            resumed_from=sum(stage.resumed_from for stage in stages),
+            unreviewed=unreviewed,
+        )

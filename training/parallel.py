@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +37,9 @@ from reelmill.training.run_folder import stop_requests
 
 GRACE_S = 60.0  # for ranks that are asked to stop to end their step and save
 LOOK_S = 0.2
+STORE_BYTES = 100 << 20  # of Ray's object store, through which nothing large goes
+LOG_LEVEL = "REELMILL_RANK_LOG_LEVEL"
+_FOLDER = "reelmill-ranks-"
 _OPTIONS: TypeAdapter[TrainOptions] = TypeAdapter(TrainOptions)
 _RESULT: TypeAdapter[TrainResult] = TypeAdapter(TrainResult)
 
@@ -55,12 +60,20 @@ def launch(options: TrainOptions, progress: Progress) -> TrainResult:
     Interrupted, with a ConnectionResetError for its cause, where a rank or the launcher was killed:
     trying again helps. No rank is left when this returns.
     """
-    with tempfile.TemporaryDirectory(prefix="reelmill-ranks-") as made, stop_requests() as stop:
+    _sweep()
+    prefix = f"{_FOLDER}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix) as made, stop_requests() as stop:
         folder = Path(made)
         (folder / "options.json").write_bytes(_OPTIONS.dump_json(options))
-        start = _ray if options.execution.launcher == "ray" else _torchrun
-        command = start(folder, options.execution.ranks)
-        process = subprocess.Popen(command, start_new_session=True)
+        how = options.execution
+        words = [how.launcher, str(os.getpid()), str(how.ranks), made]
+        level = {LOG_LEVEL: str(logging.getLogger().getEffectiveLevel())}
+        threads = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // how.ranks))}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "reelmill.training.rank", *words],
+            start_new_session=True,
+            env=threads | os.environ | level,
+        )
         try:
             _attend(process, folder, progress, stop)
         finally:
@@ -68,14 +81,12 @@ def launch(options: TrainOptions, progress: Progress) -> TrainResult:
         return _told(folder, process.returncode)
 
 
-def _torchrun(folder: Path, ranks: int) -> list[str]:
-    words = [sys.executable, "-m", "reelmill.training.rank", "launch"]
-    return [*words, str(os.getpid()), str(ranks), str(folder)]
-
-
-def _ray(folder: Path, ranks: int) -> list[str]:
-    return [sys.executable, "-m", "reelmill.training.rank", "ray", str(os.getpid()), str(ranks),
-            str(folder)]  # fmt: skip
+def _sweep() -> None:
+    """Removes what runs that were killed left behind."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}[0-9]*-*"):
+        owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _attend(
@@ -178,25 +189,33 @@ def train_by_ray(
     folder: Path, ranks: int, train: Callable[[TrainOptions, Progress], TrainResult]
 ) -> int:
     """Trains by the workers of Ray Train on this machine. Returns an exit code."""
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_TRAIN_V2_ENABLED="1")
+    os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     def work(config: dict[str, Any]) -> None:
-        rank = dist.get_rank()
-        code = as_rank(Path(config["folder"]), rank, config["train"])
+        code = as_rank(Path(config["folder"]), dist.get_rank(), config["train"])
         if code:
             raise SystemExit(code)
 
-    with suppress(ValueError):
-        ray.init(include_dashboard=False, log_to_driver=True, num_cpus=ranks + 1)
+    ray.init(
+        address="local",
+        num_cpus=ranks + 1,  # and the controller
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=STORE_BYTES,
+        _temp_dir=str(folder / "ray"),
+    )
     try:
         TorchTrainer(
             work,
             train_loop_config={"folder": str(folder), "train": train},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(num_workers=ranks),
-            run_config=RunConfig(storage_path=str(folder / "ray"), name="train"),
+            run_config=RunConfig(storage_path=str(folder / "results"), name="train"),
         ).fit()
     finally:
         ray.shutdown()

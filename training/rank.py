@@ -1,6 +1,6 @@
 """The processes of a run by several ranks, started by training/parallel.py.
 
-python -m reelmill.training.rank launch PARENT RANKS FOLDER    torch's elastic launcher
+python -m reelmill.training.rank torchrun PARENT RANKS FOLDER  torch's elastic launcher
 python -m reelmill.training.rank ray PARENT RANKS FOLDER       the driver of Ray Train
 python -m reelmill.training.rank train FOLDER                  one rank
 """
@@ -17,11 +17,11 @@ from reelmill.training.orphan import LOST, die_with_parent
 
 def main(words: list[str]) -> int:
     if words[0] == "train":
-        from reelmill.training.parallel import as_rank
+        from reelmill.training.parallel import LOG_LEVEL, as_rank
         from reelmill.training.trainer import train
 
         rank = int(os.environ["RANK"])
-        level = logging.WARNING if rank else logging.INFO
+        level = int(os.environ.get(LOG_LEVEL, logging.WARNING))
         logging.basicConfig(level=level, format=f"rank {rank}: %(message)s")
         return as_rank(Path(words[1]), rank, train)
     how, parent, ranks, folder = words

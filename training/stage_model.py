@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from reelmill.datasets.latents import LatentDataset
+from reelmill.errors import UsageError
 from reelmill.model.mmdit import MMDiT, part_of
 from reelmill.model.pipeline import Pipeline
 from reelmill.model.refiner import refiner_config, refiner_of
@@ -32,7 +33,10 @@ class StageModel:
 
 
 def stage_model(stage: TrainStage, options: TrainOptions, data: LatentDataset) -> StageModel:
-    """The same weights on every rank. Raises UsageError (no base) and CheckpointError."""
+    """The same weights on every rank. Raises UsageError (no base, no GPU) and CheckpointError."""
+    device = options.execution.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here. Leave it out to train on the CPU.")
     start = start_of(stage, options, data)
     base = start.base
     plan = options.curriculum.model
@@ -50,7 +54,7 @@ def stage_model(stage: TrainStage, options: TrainOptions, data: LatentDataset) -
             plan.prepare(model)
     if start.weights:
         sharding.load(dict(model.named_parameters()), start.weights)
-    model.to(DTYPES[stage.precision])
+    model.to(device, DTYPES[stage.precision])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(stage.trainable in ("all", part_of(name)))
     return StageModel(

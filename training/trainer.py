@@ -34,9 +34,11 @@ from reelmill.training.context_parallel import share_context
 from reelmill.training.curriculum import Objective, TrainStage
 from reelmill.training.export import export_model
 from reelmill.training.gate import require_approval
+from reelmill.training.layers import prepare_layers
 from reelmill.training.metrics import Meter, RunLogs
 from reelmill.training.objective import Losses, draw, flow_loss, held_out_draw
 from reelmill.training.optim import EMA, clip, gradients, learning_rate, make_adamw
+from reelmill.training.pace import Pace
 from reelmill.training.ranks import Ranks, joined
 from reelmill.training.run_folder import locked, stop_requests
 from reelmill.training.samples import save_samples
@@ -86,16 +88,7 @@ def _train(
             if ranks.first:
                 last = checkpoints.load(results[-1].checkpoint)
                 export_model(options.output / "export", last, data, run.base)
-    return TrainResult(
-        stages=tuple(results),
-        checkpoint=results[-1].checkpoint,
-        export=options.output / "export",
-        loss_start=results[0].loss_start,
-        loss_end=results[-1].loss_end,
-        steps=sum(result.steps for result in results),
-        resumed_from=sum(result.resumed_from for result in results),
-        unreviewed=not approvals,
-    )
+    return TrainResult.of(results, options.output / "export", unreviewed=not approvals)
 
 
 def wanted(options: TrainOptions) -> list[TrainStage]:
@@ -137,6 +130,7 @@ class StageRun:
         self.model, self.config = made.model, made.config
         self.base, self.learned = made.base, made.learned
         self.train_loader = train_loader(stage, options.seed, data, self.model.config.video.patch)
+        prepare_layers(self.model, recompute=self.how.recompute, compiled=self.how.compile)
         share_context(self.model, ranks)
         sharding.shard(self.model, ranks)
         self.named = dict(self.model.named_parameters())
@@ -146,7 +140,7 @@ class StageRun:
         self.spikes = Spikes(stage.spikes)
         self.rolled_back = 0
         self.held_out_objective = Objective(video_floor=stage.objective.video_floor)
-        self.meter = Meter()
+        self.meter, self.pace = Meter(), Pace(self.model.config, ranks)
         self.held_out: list[tuple[int, float]] = []
         self.by_task: dict[str, dict[str, float]] = {}
 
@@ -250,8 +244,12 @@ class StageRun:
             record |= {"skipped": spikes, "loss": loss if math.isfinite(loss) else None}
         logs.clips(self.step, batch.task, found.batch.keys)
         self.step += 1
-        record["seconds"] = round(time.perf_counter() - began, 4)
-        logs.write(record)
+        seconds = time.perf_counter() - began
+        record["seconds"] = round(seconds, 4)
+        if self.ranks.first:
+            shares = self._sparsity(self.step - 1) or ()
+            record["pace"] = self.pace.step(batch, stage.batch, seconds, shares)
+            logs.write(record)
         return found
 
     def _sparsity(self, step: int) -> Shares | None:
@@ -265,7 +263,8 @@ class StageRun:
     def _batches(self, logs: RunLogs) -> Iterator[Batch]:
         """Batches to the last step, from the last checkpoint again where the run must go back."""
         while self.step < self.stage.steps:
-            for batch in self.train_loader.batches(self.step, self.stage.steps, *self.ranks.share):
+            batches = self.train_loader.batches(self.step, self.stage.steps, *self.ranks.share)
+            for batch in self.pace.waiting(batches):
                 yield batch
                 if self.spikes.must_go_back:
                     self._go_back()

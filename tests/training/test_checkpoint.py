@@ -1,10 +1,17 @@
 import json
+import random
+import subprocess
+import sys
+import threading
+import time
 
 import pytest
 import torch
 
 from reelmill.errors import CheckpointError, WorkspaceError
-from reelmill.training.checkpoint import Checkpoint, latest, load, save
+from reelmill.training import checkpoint as checkpoints
+from reelmill.training.checkpoint import Checkpoint, latest, load, place, save
+from reelmill.training.writer import Writer
 
 
 def make(step=1, **config):
@@ -88,3 +95,93 @@ def test_a_folder_that_cannot_be_written_is_a_workspace_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError, match="cannot be written"):
         save(tmp_path / "file" / "checkpoints", make())
+
+
+def test_what_is_written_beside_training_is_what_was_when_it_was_taken(tmp_path, monkeypatch):
+    write, may_write = checkpoints.save, threading.Event()
+
+    def waiting(folder, point):
+        assert may_write.wait(30)
+        return write(folder, point)
+
+    monkeypatch.setattr(checkpoints, "save", waiting)
+    point = make(3)
+    with Writer(tmp_path, background=True) as writer:
+        writer.save(point)  # returns although nothing can be written yet
+        assert latest(tmp_path) is None
+        point.weights["a"].add_(1)
+        point.optimizer["a.step"].fill_(9)
+        point.state["held_out"].append([3, 2.5])
+        may_write.set()
+        writer.wait()
+    found = load(place(tmp_path, 3))
+    assert torch.equal(found.weights["a"], torch.arange(6.0).reshape(2, 3))
+    assert found.optimizer["a.step"] == 3.0
+    assert found.state == {"held_out": [[0, 1.5]]}
+
+
+def test_what_goes_wrong_beside_training_is_raised_by_the_next_call(tmp_path):
+    (tmp_path / "file").write_text("")
+    with Writer(tmp_path / "file" / "checkpoints", background=True) as writer:
+        writer.save(make(1))
+        with pytest.raises(WorkspaceError, match="cannot be written"):
+            writer.wait()
+        writer.wait()  # once
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_what_a_killed_run_left_half_written_is_swept(tmp_path, background):
+    old = save(tmp_path, make(1))
+    left = tmp_path / ".step-00000002.tmp-99"
+    left.mkdir()
+    (left / "weights.safetensors").write_bytes(b"half")
+    with Writer(tmp_path, background=background) as writer:
+        assert list(tmp_path.iterdir()) == [old]
+        for step in (2, 3, 4):
+            writer.save(make(step))
+    assert [load(path).step for path in sorted(tmp_path.iterdir())] == [3, 4]
+
+
+WRITING = """
+import itertools, sys
+from pathlib import Path
+import torch
+from reelmill.training.checkpoint import Checkpoint, latest, load
+from reelmill.training.writer import Writer
+folder = Path(sys.argv[1])
+with Writer(folder, background=True) as writer:
+    found = latest(folder)
+    first = load(found).step + 1 if found else 1
+    for step in itertools.count(first):
+        tensors = {"a": torch.full((1_000_000,), float(step))}
+        state, config = {"step": step}, {}
+        writer.save(Checkpoint(step, tensors, tensors, {"a.exp_avg": tensors["a"]}, state, config))
+        print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
+    chance, inside, last = random.Random(0), 0, 0
+    for _ in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITING, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(chance.randrange(1, 4)):
+            assert process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        inside += bool(list(tmp_path.glob(".step-*.tmp-*")))
+        found = latest(tmp_path)
+        if found is None:
+            assert last == 0
+            continue
+        point = load(found)
+        assert last <= point.step == point.state["step"]
+        last = point.step
+        for group in (point.weights, point.ema, point.optimizer):
+            for tensor in group.values():
+                assert torch.equal(tensor, torch.full((1_000_000,), float(last)))
+    assert inside >= 3
+    assert last >= 3

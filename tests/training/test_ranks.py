@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests import poisoned_run
 from tests.ray_nodes import below, command, wait_until_gone
 from tests.scene_shards import film_sample, write_set
 from tests.training.test_trainer import (
@@ -32,6 +33,7 @@ from reelmill.errors import GateError, Interrupted, UsageError, WorkspaceError
 from reelmill.flows.tasks import may_pass
 from reelmill.training import checkpoint as checkpoints
 from reelmill.training.config import Execution
+from reelmill.training.curriculum import SpikeRule
 from reelmill.training.encode import EncodeOptions, encode
 from reelmill.training.run_folder import locked
 from reelmill.training.trainer import train
@@ -142,7 +144,7 @@ def victim(process, kind):
         return process.pid
     family = {i: command(i) for i in below(process.pid)}
     if kind == "launcher":
-        return next(i for i, words in family.items() if "rank launch" in words)
+        return next(i for i, words in family.items() if "rank torchrun" in words)
     found = [i for i, words in family.items() if "rank train" in words]
     return sorted(found)[int(kind.split()[1])]
 
@@ -176,6 +178,41 @@ def test_kill_9_of_any_process_leaves_none_and_the_run_goes_on_bit_equal(latents
     assert step == 20
     assert_equal_runs(tmp_path / "whole", output)
     assert clips(tmp_path / "whole") == clips(output)
+
+
+@pytest.mark.slow
+def test_ranks_skip_and_bar_the_clips_that_one_rank_does(tmp_path):
+    films = write_set(tmp_path / "shards", [film_sample(i, seconds=1.1) for i in range(24)])
+    request = EncodeOptions((films,), tmp_path / "set", height=32, width=32, frames=(9,), stride=4)
+    found = encode(request).output
+    rule = SpikeRule(above=8, after=8, strikes=1, in_a_row=6)
+    run = exact(40, tasks={"t2v": 1.0}, spikes=rule, max_corrupt=1)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for name, before in (("one", []), ("two", launcher)):
+        job = ranks(found, tmp_path / name, run, 1)
+        (tmp_path / f"{name}.json").write_bytes(poisoned_run.OPTIONS.dump_json(job))
+        words = [sys.executable, *before, poisoned_run.__file__, tmp_path / f"{name}.json"]
+        subprocess.run(words, check=True, env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+    skipped = [line["skipped"] for line in metrics(tmp_path / "one") if "skipped" in line]
+    with LatentDataset(found) as data:
+        wild, damaged = poisoned_run.planted(found, 0.3)
+        assert {k for each in skipped for k in each} == {data.column("key")[r] for r in wild}
+        assert data.column("key")[damaged] not in {
+            k for _, keys in clips(tmp_path / "two") for k in keys
+        }
+    again = [line["skipped"] for line in metrics(tmp_path / "two") if "skipped" in line]
+    assert [set(each) for each in again] == [set(each) for each in skipped]
+    assert_near_runs(tmp_path / "one", tmp_path / "two")
+    assert clips(tmp_path / "one") == clips(tmp_path / "two")
+    states = [
+        json.loads(
+            (checkpoints.latest(tmp_path / n / "joint/checkpoints") / "state.json").read_text()
+        )
+        for n in ("one", "two")
+    ]
+    for field in ("barred", "corrupt"):
+        assert states[0][field].keys() == states[1][field].keys()
+    assert len(states[0]["corrupt"]) == 1
 
 
 @pytest.mark.slow
@@ -243,6 +280,7 @@ def test_a_run_goes_on_with_more_or_fewer_ranks(latents, tmp_path, first):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_torchrun_starts_the_command_line(tmp_path):
     shards = write_set(tmp_path / "shards", [film_sample(i, seconds=1.1) for i in range(12)])
     found = encode(EncodeOptions((shards,), tmp_path / "set", height=64, width=64, frames=(9,)))
@@ -260,3 +298,14 @@ def test_torchrun_starts_the_command_line(tmp_path):
     assert len(log.read_text().splitlines()) == 150
     told = [json.loads(line)["clips"] for line in log.read_text().splitlines()]
     assert {len(clips) for clips in told} == {16}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ray_train_gives_the_losses_of_torchrun(latents, tmp_path):
+    train(ranks(latents, tmp_path / "torchrun", exact(), 2))
+    train(ranks(latents, tmp_path / "ray", exact(), 2, launcher="ray"))
+    assert_equal_runs(tmp_path / "torchrun", tmp_path / "ray")
+    assert clips(tmp_path / "torchrun") == clips(tmp_path / "ray")
+    with pytest.raises(GateError, match="approve"):
+        train(replace(ranks(latents, tmp_path / "x", exact(), 2, launcher="ray"), unreviewed=False))

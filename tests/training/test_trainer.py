@@ -93,7 +93,8 @@ def assert_equal_runs(a, b):
 
 def metrics(folder):
     lines = (folder / "joint" / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    timed = ("seconds", "pace")
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +218,24 @@ def test_metrics_name_losses_by_task_and_by_time(whole):
     assert set(checks[0]["held_out_by_task"]) == set(TASKS)
     assert any(name.startswith("v2a/audio/t") for name in checks[0]["train"])
     assert not any(name.startswith("v2a/video") for name in checks[0]["train"])
+
+
+def test_metrics_tell_the_pace_of_every_step(latents, whole):
+    with LatentDataset(latents) as data:
+        row = next(i for i, n in enumerate(data.column("frames")) if n == 9)
+        sounds = data.read(row).audio.shape[1]
+    tokens = {"t2i": 1, "t2v": 3, "i2v": 3}
+    lines = (whole[0] / "joint" / "metrics.jsonl").read_text().splitlines()
+    for line in (line for line in map(json.loads, lines) if "loss" in line):
+        pace = line["pace"]
+        took = line["seconds"] + pace["data_wait"]
+        assert pace["samples_per_s"] == pytest.approx(4 / took, rel=0.02)
+        each = tokens.get(line["task"], 3 + sounds)
+        assert pace["tokens_per_s"] == pytest.approx(each * pace["samples_per_s"], rel=0.02)
+        assert pace["tflops_per_s"] > 0
+        assert pace["memory_mib"] > 50
+        assert pace["elsewhere"] >= 0
+        assert ("mfu" in pace) == torch.cuda.is_available()
 
 
 def test_the_held_out_loss_falls(latents, tmp_path):

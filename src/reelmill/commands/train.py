@@ -22,6 +22,11 @@ class Launcher(Enum):
     RAY = "ray"
 
 
+class Device(Enum):
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Precision(Enum):
     FP32 = "fp32"
     BF16 = "bf16"
@@ -93,6 +98,9 @@ def train(
     precision: Annotated[
         Precision | None, typer.Option(help="Of all stages. Default: as the curriculum says.")
     ] = None,
+    device: Annotated[Device, typer.Option(help="Each rank of a machine has its own GPU.")] = (
+        Device.CPU
+    ),
     log_clips: Annotated[
         bool, typer.Option("--log-clips", help="Log the clips of every step (clips.jsonl).")
     ] = False,
@@ -130,7 +138,13 @@ def train(
         base=base,
         log_clips=log_clips,
         execution=Execution(
-            ranks, context, accumulate, recompute, compiled, launcher=launcher.value
+            ranks,
+            context,
+            accumulate,
+            recompute,
+            compiled,
+            launcher=launcher.value,
+            device=device.value,
         ),
     )
     if launched() and os.environ["RANK"] != "0":
@@ -177,8 +191,8 @@ def through_prefect(options: TrainOptions, home: Path, gate: Path | None) -> Tra
     ):
         raise UsageError(
             "the flow takes --ranks alone of what says how a run is carried out: use `reelmill "
-            "train` for --context, --accumulate, --recompute, --compile, --launcher, --precision "
-            "and --log-clips."
+            "train` for --context, --accumulate, --recompute, --compile, --launcher, --precision, "
+            "--device and --log-clips."
         )
 
     settings.start(home)
