@@ -20,6 +20,7 @@ from reelmill.curation.audio.noise import Noise
 from reelmill.curation.audio.noise_in_class import NoiseInClass
 from reelmill.curation.audio.sound_class import SoundClass
 from reelmill.curation.audio.sound_class_by_model import SoundClassByModel
+from reelmill.curation.audio.speakers import Speakers
 from reelmill.curation.audio.speech_rating import NISQA, SQUIM, UTMOS
 from reelmill.curation.audio.sphinx_transcript import SphinxTranscript
 from reelmill.curation.audio.transcript import Transcript
@@ -188,6 +189,7 @@ BY_CHOICE: tuple[Stage, ...] = (
     UTMOS(),
     SoundClassByModel(),
     WordTimes(),
+    Speakers(),
     Continuity(),
     Highlight(),
     Embedding(),

@@ -116,7 +116,7 @@ def merged(
         why = known.denies(part)
         if why is not None:
             removed.append(f"{part.tag} {part.words[:80]!r}: {why}")
-        elif part.tag in ("sfx", "bgm"):
+        elif part.tag in ("sfx", "bgm") and part not in kept:
             kept.append(part)
     long = " ".join(filter(None, (described.get("long"), described["sound"])))
     shot = [described[key] for key in ("shot_type", "angle") if described.get(key)]
@@ -124,7 +124,7 @@ def merged(
     return Captions(
         short=described.get("short") or described["sound"],
         long=long,
-        structured=compose(told, list(dict.fromkeys(kept))),
+        structured=compose(told, kept),
         shot_type=described.get("shot_type") or None,
         angle=described.get("angle") or None,
         removed=tuple(removed),
@@ -140,6 +140,7 @@ def facts_text(known: Evidence) -> str:
         "kind of sound": known.sound,
         "speech": None if known.speech is None else yes[known.speech],
         "music": None if known.music is None else yes[known.music],
+        "people heard to speak": None if known.speakers is None else str(known.speakers),
         "words spoken": known.spoken,
         "text in the picture": " / ".join(known.written) if known.written else None,
     }

@@ -50,7 +50,9 @@ def composed(kind: Kind, known: Evidence) -> Captions:
     who = PEOPLE.get(known.people or "", "")
     short = " ".join(filter(None, (f"A {light}{NOUN[kind]}", who)))
     said = [CAMERA.get(known.camera or "", ""), SOUND.get(known.sound or "", "")]
-    if known.voice == "off_screen" and known.sound == "speech":
+    if known.sound == "speech" and (known.speakers or 0) > 1:
+        said[1] = f"{known.speakers} people are heard to speak"
+    elif known.voice == "off_screen" and known.sound == "speech":
         said[1] = "someone speaks who is not seen"
     if known.music and known.sound not in (None, "music"):
         said.append("there is music")

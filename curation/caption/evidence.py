@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from reelmill.curation.caption.structured import Part, plain, same_words, says
@@ -19,6 +20,8 @@ READS = (
     "music_score",
     "transcript",
     "sphinx_transcript",
+    "speakers",
+    "speaker_turns",
     "text",
     "luma",
 )
@@ -28,11 +31,14 @@ DARK, BRIGHT = 50.0, 190.0  # of 255, mean luma
 @dataclass(frozen=True)
 class Evidence:
     """None: not known. spoken: the words of a transcript; singing: whether they are sung.
+    turns: the same words, by who says them in turn. speakers: how many people do.
 
     written: lines of text that were read in the picture. music: whether music was measured.
     """
 
     spoken: str | None = None
+    turns: tuple[str, ...] = ()
+    speakers: int | None = None
     singing: bool | None = None
     speech: bool | None = None
     music: bool | None = None
@@ -53,8 +59,11 @@ class Evidence:
         )
         spoken = values.get("transcript", values.get("sphinx_transcript"))
         text, luma = values.get("text"), values.get("luma")
+        speakers = values.get("speakers")
         return cls(
             spoken=plain(str(spoken)) or None if spoken is not None else None,
+            turns=_turns(values.get("speaker_turns"), str(spoken)),
+            speakers=None if speakers is None else int(speakers),
             singing=None if sound is None else sound == "singing",
             speech=None if ratio is None else float(ratio) > 0,
             music=True
@@ -76,7 +85,7 @@ class Evidence:
         if self.spoken and self.singing:
             found.append(Part("singing", self.spoken))
         elif self.spoken and self.speech:
-            found.append(Part("dialogue", self.spoken))
+            found += [Part("dialogue", words) for words in self.turns or (self.spoken,)]
         return found
 
     def denies(self, part: Part) -> str | None:
@@ -95,6 +104,14 @@ class Evidence:
         if self.spoken is None:
             return "there is no transcript"
         return None if same_words(part.words, self.spoken) else "its words are not the transcript's"
+
+
+def _turns(value: object, spoken: str) -> tuple[str, ...]:
+    """Words of each turn; none where they are not, all together, the words spoken."""
+    if value is None:
+        return ()
+    found = tuple(filter(None, (plain(str(words)) for _, words in json.loads(str(value)))))
+    return found if same_words(" ".join(found), spoken) else ()
 
 
 def _text(value: object) -> str | None:

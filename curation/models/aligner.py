@@ -39,17 +39,24 @@ class Aligner:
     """folder: of the weights entry `wav2vec2`. Raises WeightsError where it is no such network."""
 
     def __init__(self, folder: Path):
+        from safetensors import SafetensorError
         from transformers import Wav2Vec2ForCTC
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._network: Any = Wav2Vec2ForCTC.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True
-                ).eval()
+                loaded: Any = Wav2Vec2ForCTC.from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+                )
+            network, found = loaded
+            if missing := sorted(found["missing_keys"]):  # transformers would make them up
+                raise ValueError(f"it lacks {', '.join(missing[:4])}")
+            self._network: Any = network.eval()
             vocab = _json(folder / "vocab.json")
             self._letters = {str(k).casefold(): int(v) for k, v in vocab.items() if len(k) == 1}
-        except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        except (
+            OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError,
+        ) as error:  # fmt: skip
             raise WeightsError(
                 f"weights 'wav2vec2' in {folder} cannot be loaded: {str(error)[:200]}"
             ) from error

@@ -109,6 +109,13 @@ _ENTRIES = (
         needs=("config.json", "model.safetensors", "vocab.json"),
     ),
     WeightsEntry(
+        name="xvector",
+        what="An x-vector network of transformers, in safetensors: whose voice it is, 16 kHz",
+        licence="of the model that is chosen",
+        source="https://huggingface.co/microsoft/wavlm-base-plus-sv",
+        needs=("config.json", "model.safetensors"),
+    ),
+    WeightsEntry(
         name="utmos",
         what="UTMOS, the strong learner of 2022: naturalness of speech, 16 kHz",
         licence="MIT",

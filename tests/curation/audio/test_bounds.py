@@ -15,6 +15,7 @@ from reelmill.curation.audio import (
     mos,
     noise,
     noise_in_class,
+    speakers,
     speech_rating,
     sphinx_transcript,
     transcript,
@@ -52,6 +53,7 @@ TABLE = [
     (chunks.Chunks(), "min_seconds", 1.0, False, True, True),
     (word_times.WordTimes(), "min_score", 0.2, False, True, True),
     (word_times.WordTimes(), "max_unspoken", 0.5, True, True, False),
+    (speakers.Speakers(), "max_speakers", 2.0, True, True, False),
     (event_sync.EventSync(), "max_shift", 0.12, True, True, False),
     (AVSync(), "max_offset", 3.0, True, True, False),
     (AVSync(), "min_confidence", 1.5, False, False, True),
@@ -61,6 +63,7 @@ OFF = {
     "TruePeak.max_true_peak", "Bandwidth.min_bandwidth", "Voice.max_silence_ratio",
     "SQUIM.min_stoi", "SQUIM.min_pesq", "Transcript.min_language_probability",
     "SphinxTranscript.max_outside", "Chunks.min_seconds", "WordTimes.min_score",
+    "Speakers.max_speakers",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.curation.audio.sounds import Heard, Shelf
 from tests.media import noise
 
@@ -127,4 +128,12 @@ def test_without_weights_it_is_not_measured_and_strange_ones_are_refused(tmp_pat
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "vocab.json").write_text("[]")
     with pytest.raises(WeightsError, match="no object"):
+        Aligner(tmp_path)
+    state = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in state.items() if "lm_head" not in k},
+              tmp_path / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(WeightsError, match="lacks lm_head"):
+        Aligner(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(WeightsError, match="wav2vec2"):
         Aligner(tmp_path)
