@@ -1,6 +1,7 @@
 """What a small Refiner gains over interpolation, on made and on real clips, dense and sparse.
 
     python benchmarks/refiner.py [--media FOLDER] [--scale 2] [--steps 400] [--seed 0] [--save FILE]
+    python benchmarks/refiner.py --export DIR [--media FOLDER] [--held-out 24] [--seed 1]
 
 One codec is fitted to the training clips, made and real, and one tiny Refiner trained on pairs of
 them (`--scale` times smaller, half the rate). The last fifth of its steps is done twice: with dense
@@ -15,6 +16,9 @@ PSNR of pixels against the originals:
 The claims: refined is above decode(Z_up) and bicubic; sparse within .2 dB of dense at about a third
 of the attention's cost. Refined takes one step from noise: the mean of what the clip can be, which
 is what PSNR asks for. Four steps draw one of them.
+
+With --export nothing is trained: the Refiner is what `reelmill train --curriculum refiner` left,
+beside its base model, whose codec is used. --seed tells which clips are made to measure on.
 
 To be trained in minutes, it departs from a Refiner at full size: its tower starts afresh, with
 heads that look at neighbours; its head starts at the least squares of the residual; matrices of the
@@ -48,13 +52,14 @@ from reelmill.datasets.sample import Clip, Kind
 from reelmill.errors import ReelmillError
 from reelmill.kernels.select import tiles_kept
 from reelmill.kernels.tiles import tile_layout
-from reelmill.model.codecs.codec import to_pixels
+from reelmill.model.codecs.codec import VideoCodec, to_pixels
 from reelmill.model.codecs.patch_pca import PatchPCAVideo
 from reelmill.model.conditioning import patchify, video_modality, video_velocity
 from reelmill.model.config import MMDiTConfig, preset
 from reelmill.model.flow import interpolate, shift, target
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.modality import Text
+from reelmill.model.pipeline import Pipeline
 from reelmill.model.refiner import (
     RefineOptions,
     given,
@@ -297,6 +302,10 @@ def kept(latents: Tensor, patch: tuple[int, ...], share: float) -> float:
     return tiles_kept(share, layout.tiles) / layout.tiles + (layout.tiles / layout.tokens) ** 2
 
 
+def once(share: float) -> RefineOptions:
+    return RefineOptions(steps=1, strength=1.0, sparsity=share)
+
+
 def interval(gains: np.ndarray) -> tuple[float, float]:
     """95 % of the means of clips drawn again from these."""
     draws = np.random.default_rng(0).integers(0, len(gains), (2000, len(gains)))
@@ -307,8 +316,9 @@ def interval(gains: np.ndarray) -> tuple[float, float]:
 def measure(
     clips: dict[str, list[np.ndarray]],
     pair: Callable[[np.ndarray], tuple[Tensor, Tensor, Tensor]],
-    codec: PatchPCAVideo,
-    models: dict[str, tuple[MMDiT, float, int]],
+    codec: VideoCodec,
+    models: dict[str, tuple[MMDiT, RefineOptions]],
+    text: Text = TEXT,
 ) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = {}
     for name, held_out in clips.items():
@@ -321,9 +331,10 @@ def measure(
                 "decode(Z_up)": codec.decode(canvas.known),
                 "bicubic": bicubic(codec.decode(low), pixels.shape[3]),
             }
-            for way, (model, share, steps) in models.items():
-                how = RefineOptions(steps=steps, strength=1.0, sparsity=share)
-                z = refine(model, TEXT, canvas, seeds=[i], options=how)
+            for way, (model, how) in models.items():
+                start = replace(canvas, source=canvas.known if how.strength < 1 else None)
+                start = replace(start, strength=how.strength)
+                z = refine(model, text, start, seeds=[i], options=how)
                 shown[f"refined, {way}"] = codec.decode(z)
             for key, made_pixels in shown.items():
                 found.setdefault(key, []).append(psnr(made_pixels, pixels))
@@ -344,6 +355,30 @@ def measure(
     return rows
 
 
+def measure_export(options: argparse.Namespace, side: int) -> None:
+    pipeline = Pipeline.load(options.export)
+    assert pipeline.refiner is not None
+    codec = pipeline.video_codec
+    held_out = {"made": made(options.held_out, 10_000 * options.seed + 1000, side)}
+    if options.media:
+        held_out["real"] = real(options.media, side, (2 + options.seed) % 3)[1]
+
+    def pair(frames: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        pixels = to_pixels(frames)
+        return codec.encode(pixels), codec.encode(smaller(pixels, options.scale)), pixels
+
+    ways = {
+        "dense": once(DENSE),
+        "sparse": once(SPARSE),
+        "sparse, 4 steps": replace(once(SPARSE), steps=4),
+        "as generate does": RefineOptions(),
+    }
+    models = {name: (pipeline.refiner, how) for name, how in ways.items()}
+    results = measure(held_out, pair, codec, models, pipeline.encoder.encode([""]))
+    if options.save:
+        options.save.write_text(json.dumps({"psnr": results}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--media", type=Path, help="folder of real clips")
@@ -353,11 +388,15 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=16, help="of the codec; Wan has 16")
     parser.add_argument("--held-out", type=int, default=12, help="made clips to measure on")
     parser.add_argument("--seed", type=int, default=0, help="of clips, their split and the model")
+    parser.add_argument("--export", type=Path, help="a model with a Refiner, to be measured")
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     side = LOW * options.scale
+    if options.export:
+        measure_export(options, side)
+        return
     print(
         f"{platform.machine()}, torch {torch.__version__}, 1 thread; {options.scale} x "
         f"{options.scale} x 2 to {side} x {side}, {FRAMES} frames, {options.steps} steps, "
@@ -390,10 +429,10 @@ def main() -> None:
     other.run(fork, options.steps, SPARSE)
     spent = time.process_time() - began
     models = {
-        "before training": (start, DENSE, 1),
-        "dense": (run.model, DENSE, 1),
-        "sparse": (other.model, SPARSE, 1),
-        "sparse, 4 steps": (other.model, SPARSE, 4),
+        "before training": (start, once(DENSE)),
+        "dense": (run.model, once(DENSE)),
+        "sparse": (other.model, once(SPARSE)),
+        "sparse, 4 steps": (other.model, replace(once(SPARSE), steps=4)),
     }
     results = measure(held_out, pair, codec, models)
     cost = kept(pairs[0][0], model.config.video.patch, SPARSE)

@@ -30,17 +30,16 @@ import torch
 import torch.nn.functional as F
 
 from reelmill.kernels.dispatch import Case, choose_sparse
-from reelmill.kernels.tiles import tile_layout
+from reelmill.kernels.tiles import TileLayout, tile_layout
 from reelmill.kernels.vsa import video_sparse_attention
 
 GRIDS = {4096: (16, 16, 16), 8192: (32, 16, 16), 16384: (16, 32, 32)}
 
 
 def cases(
-    tokens: int, heads: int, dim: int, q_group: int, ratio: int, backend: str
+    layout: TileLayout, heads: int, dim: int, q_group: int, ratio: int, backend: str
 ) -> dict[str, Callable[[], object]]:
-    layout = tile_layout(GRIDS[tokens], tile=(4, 4, 4))
-    shape = (1, tokens, heads, dim)
+    shape = (1, layout.tokens, heads, dim)
     q, k, v, gate = (torch.randn(shape, requires_grad=True) for _ in range(4))
     do = torch.randn(shape)
 
@@ -98,6 +97,7 @@ def main() -> None:
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--tokens", type=int, nargs="+", default=list(GRIDS), choices=list(GRIDS))
+    parser.add_argument("--grid", type=int, nargs=3, help="instead of tokens; tiles as they fit")
     parser.add_argument("--q-group", type=int, nargs="+", default=[1, 2], choices=[1, 2])
     parser.add_argument("--backend", default="auto", choices=["auto", "native", "cpu"])
     parser.add_argument("--save", type=Path, help="a JSON file for the results")
@@ -110,10 +110,14 @@ def main() -> None:
     peak = product_rate()
     print(f"backend {used}; a product of matrices: {peak:.0f} GFLOP/s")
     rows = []
-    sizes = [(n, group) for n in arguments.tokens for group in arguments.q_group]
+    layouts = [tile_layout(GRIDS[n], tile=(4, 4, 4)) for n in arguments.tokens]
+    if arguments.grid:
+        layouts = [tile_layout(arguments.grid)]
+    sizes = [(layout, group) for layout in layouts for group in arguments.q_group]
     print(f"{'tokens':>7} {'q_group':>7}  {'forward':>28}  {'forward + backward':>28}")
-    for tokens, group in sizes:
-        runs = cases(tokens, arguments.heads, arguments.head_dim, group, arguments.ratio, used)
+    for layout, group in sizes:
+        tokens = layout.tokens
+        runs = cases(layout, arguments.heads, arguments.head_dim, group, arguments.ratio, used)
         best = medians(runs, arguments.seconds / len(sizes))
         row = {"tokens": tokens, "q_group": group, "ms": {n: s * 1e3 for n, s in best.items()}}
         text, rates = [], []

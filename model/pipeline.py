@@ -331,7 +331,7 @@ class Pipeline:
             if way.refine is not None:
                 if high is not None and made.keyframes is not None:
                     high = replace(high, known=made.keyframes)
-                z_video = way.refine.apply(z_video, way.text, seed, high)
+                z_video = way.refine.apply(z_video, way.text, seed, high, progress)
             pictures = to_frames(self.video_codec.decode(z_video))
             if way.refine is not None and frames > 1:
                 # Twice the frames, less one; the last is shown twice, as long as there is sound.

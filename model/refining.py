@@ -6,6 +6,7 @@ makes them in the same pass (PAPER.md M13). Pictures that the user gave are keyf
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,8 +65,16 @@ class Refining:
             order, torch.cat(known, 2), mask.expand(-1, -1, -1, *black.shape[3:]).contiguous()
         )
 
-    def apply(self, low: Tensor, text: Text, seed: int, high: KeyframeCanvas | None) -> Tensor:
-        """High-resolution latents. high: keyframes, `known` as given or made."""
+    def apply(
+        self,
+        low: Tensor,
+        text: Text,
+        seed: int,
+        high: KeyframeCanvas | None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """High-resolution latents. high: keyframes, `known` as given or made. progress(done, calls)
+        counts the Refiner's own calls."""
         height, width = (self.scale * n for n in low.shape[3:])
         canvas = refiner_canvas(
             low,
@@ -75,4 +84,6 @@ class Refining:
             keyframes=None if high is None else high.known,
             strength=self.options.strength,
         )
-        return refine(self.model, text, canvas, seeds=[seed], options=self.options)
+        return refine(
+            self.model, text, canvas, seeds=[seed], options=self.options, progress=progress
+        )
