@@ -11,7 +11,6 @@ Prefect flow runs each as a task. What a step commits stays; the same command go
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -221,7 +220,7 @@ class Curation:
         with self.workspace.lock(), self.workers, _models():
             self.weights.shared = self.workspace.asked / self.run
             yield from self._steps()
-            shutil.rmtree(self.workspace.asked, ignore_errors=True)
+            self.workspace.forget_questions()
 
     def warm_up(self) -> None:
         """Begins what workers import, where files came that no run has seen. Returns at once."""

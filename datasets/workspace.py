@@ -6,7 +6,7 @@ shards/<kind>/   curated shards                previews/  pictures and players f
 latents/         latent shards                 runs/<id>/ run.json, report.html
 cuts/            encoded clips on their way into shards
 joined/<kind>/   shards of which short clips are joined
-asked/           what models were asked, until a run ends well
+asked/           what models were asked, until a run ends well; which captions they gave
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +121,13 @@ class Workspace:
 
     @property
     def asked(self) -> Path:
-        """What models were asked, until a run ends well."""
+        """What models were asked, until a run ends well, and which captions they gave."""
         return self.root / "asked"
+
+    def forget_questions(self) -> None:
+        """Removes what runs noted of their questions; captions stay known to later runs."""
+        for folder in self.asked.glob("*/"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def shards(self, kind: str) -> Path:
         return self.root / "shards" / kind

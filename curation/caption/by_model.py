@@ -43,7 +43,7 @@ Copy the value of "clip". Do not quote speech, and do not guess what cannot be h
 
 
 class Repeats:
-    """Finds long captions that were given before, to another clip, by any worker of the run."""
+    """Finds long captions that were given before, to another clip, by any worker of any run."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._clip_of = SharedLog(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from reelmill.curation.caption.asking import Asker, AskingStage, shared_folder
@@ -37,7 +39,8 @@ class Caption(AskingStage):
     at `url`, an OpenAI-compatible endpoint such as vLLM's. What measurements deny is removed and
     counted: a `<dialogue>` is there only where speech was measured, and its words are the
     transcript's; `<bgm>` only where music was; `<text>` only what was read in the picture. An
-    answer that is about another clip, or repeats another's, is asked for again and then failed.
+    answer that is about another clip, or repeats one of another clip, in an earlier run too, is
+    asked for again and then failed.
 
     The ledger keeps answers by a clip's contents and the models' names, not by their address.
     min_music: score of music from which on there is some. max_questions: of each worker; 0: no
@@ -77,7 +80,7 @@ class Caption(AskingStage):
             yield lambda clips: [self._composed(clip) for clip in clips]
             return
         folder = shared_folder(weights)
-        repeats = Repeats(folder.parent / "captions" if folder else None)
+        repeats = Repeats(self._log(folder.parent) if folder else None)
         with (
             self.endpoints(weights) as (eyes, ears),
             ThreadPoolExecutor(self.at_once) as pool,
@@ -86,6 +89,10 @@ class Caption(AskingStage):
 
     def models(self) -> tuple[str, ...]:
         return self.model, self.sound_model
+
+    def _log(self, folder: Path) -> Path:
+        """The captions that this model gave in any run of the workspace."""
+        return folder / f"captions-{hashlib.sha256(self.model.encode()).hexdigest()[:16]}"
 
     def evidence(self, facts: Facts) -> Evidence:
         return Evidence.of(facts, self.min_music)

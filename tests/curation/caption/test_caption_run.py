@@ -142,7 +142,25 @@ def test_a_caption_that_another_worker_was_given_is_caught(films, monkeypatch):
         result = run(films, model.url, workers=2, text=one)
         assert len(model.asked) == 2
     assert (result.clips.kept, result.clips.failed) == (1, 1)
-    assert not (films / "w/asked").exists()
+    assert not any(path.is_dir() for path in (films / "w/asked").iterdir())
+
+
+def test_a_caption_that_an_earlier_run_was_given_is_caught(films):
+    def same(question: Question) -> str:
+        return json.dumps({"clip": question.clip, "short": "A.", "long": "The same words."})
+
+    new = (films / "media/2.mp4").rename(films / "2.mp4")
+    (films / "media/1.mp4").unlink()
+    with model_on_loopback() as model:
+        model.answer = same
+        assert run(films, model.url).clips.kept == 1
+        new.rename(films / "media/2.mp4")
+        second = run(films, model.url)
+        assert (second.clips.kept, second.clips.failed) == (1, 1)
+        assert len(model.asked) == 1 + 2  # tried twice
+        assert run(films, model.url, "another").clips.kept == 1  # whose own captions are new
+        model.answer = None
+        assert run(films, model.url).clips.kept == 2
 
 
 @pytest.mark.slow
