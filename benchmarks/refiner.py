@@ -319,8 +319,8 @@ def measure(
     codec: VideoCodec,
     models: dict[str, tuple[MMDiT, RefineOptions]],
     text: Text = TEXT,
-) -> dict[str, dict[str, float]]:
-    rows: dict[str, dict[str, float]] = {}
+) -> dict[str, dict[str, object]]:
+    rows: dict[str, dict[str, object]] = {}
     for name, held_out in clips.items():
         found: dict[str, list[float]] = {}
         for i, frames in enumerate(held_out):
@@ -338,9 +338,10 @@ def measure(
                 shown[f"refined, {way}"] = codec.decode(z)
             for key, made_pixels in shown.items():
                 found.setdefault(key, []).append(psnr(made_pixels, pixels))
-        rows[name] = {key: float(np.mean(values)) for key, values in found.items()}
+        means = {key: float(np.mean(values)) for key, values in found.items()}
+        rows[name] = {**means, "clips": found}
         print(f"\n{name}: {len(held_out)} clips held out")
-        for key, value in sorted(rows[name].items(), key=lambda item: item[1]):
+        for key, value in sorted(means.items(), key=lambda item: item[1]):
             print(f"  {key:26} {value:6.2f} dB")
         for baseline in ("decode(Z_up)", "bicubic"):
             for way in models:
@@ -350,7 +351,8 @@ def measure(
                 rows[name][f"{way} over {baseline}"] = [float(gain.mean()), low, high]
                 print(
                     f"  {way}, over {baseline}: {gain.mean():+.2f} dB (95 % {low:+.2f} to "
-                    f"{high:+.2f}), above on {(gain > 0).mean():.0%} of the clips"
+                    f"{high:+.2f}; median {np.median(gain):+.2f}), "
+                    f"above on {(gain > 0).mean():.0%} of the clips"
                 )
     return rows
 
