@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.curation.audio.singing import choir, in_a_room, sung
 from tests.curation.audio.sounds import Heard, Shelf, read_mono
 
 from reelmill.curation.audio.sound_class import CLASSES, SoundClass, class_scores
@@ -133,7 +134,7 @@ def test_windows(weights):
 @pytest.mark.slow
 @pytest.mark.media
 def test_real_sound_and_its_confusion_table(media, weights):
-    """There is no singing among the real sounds: that class is not tested by them."""
+    """There is no singing among the real sounds: `test_made_singing` is of that class."""
     table: Counter[tuple[str, str]] = Counter()
     for truth, names in TRUTH.items():
         clips = [Heard(read_mono(media / name), LOUD) for name in names.split()]
@@ -145,3 +146,25 @@ def test_real_sound_and_its_confusion_table(media, weights):
     assert right >= 0.95 * table.total()
     silent = classed([Heard(read_mono(media / "audio/vad_zero.wav"), LOUD)], Weights())[0]
     assert isinstance(silent["sound_class"], NotApplicable)
+
+
+@pytest.mark.slow
+@pytest.mark.media
+def test_made_singing(media, weights):
+    """Words of real speech, sung by a vocoder in a room, alone and as a choir; and spoken there."""
+    names = ["lj001_0001", "lj001_0005", *(f"voicebank_p287_00{i}_clean" for i in range(1, 5))]
+    table: Counter[tuple[str, str]] = Counter()
+    for name in names:
+        said = read_mono(media / f"audio/{name}.wav")
+        alone = sung(said)
+        made = {
+            "spoken": in_a_room(said), "sung": in_a_room(alone), "choir": in_a_room(choir(said)),
+            "sung, dry": alone,
+        }  # fmt: skip
+        for way, sound in made.items():
+            (facts,) = classed([Heard(sound, LOUD)], Weights())
+            table[way, facts["sound_class"]] += 1
+    for way in made:
+        print(f"{way:9}", *(f"{table[way, found]:4}" for found in CLASSES))
+    assert table["spoken", "speech"] == 6
+    assert table["sung", "singing"] + table["choir", "singing"] >= 10
