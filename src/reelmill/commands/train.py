@@ -164,7 +164,9 @@ app.command(epilog=train_plan.EPILOG)(train_plan.plan)
 def quietly(options: TrainOptions) -> None:
     """Trains as one of torchrun's ranks, of which the first one says what came of it."""
     from reelmill.flows.promotion import train as run
+    from reelmill.training.ranks import speak
 
+    speak(int(os.environ["RANK"]))
     run(options)
 
 
