@@ -56,6 +56,16 @@ def test_threads_change_nothing():
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+def test_every_number_of_every_output_is_written(monkeypatch):
+    """With fresh memory full of NaN; some lists are empty, and some tiles nobody reads."""
+    needs_compiler()
+    rows, blocks = case(tile_layout((5, 7, 9), tile=(4, 4, 4)))
+    expected, empty = run(native, rows, blocks), torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
+    for a, b in zip(run(native, rows, blocks), expected, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_what_is_no_number_is_not_hidden():
     needs_compiler()
     layout = tile_layout((3, 5, 7), tile=(2, 2, 4))
