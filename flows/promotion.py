@@ -49,7 +49,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
 
 
 def _train(options: TrainOptions, progress: Progress) -> TrainResult:
-    stages = trainer.wanted(options)
+    stages = options.curriculum.wanted(options.stages)
     if not any(stage.gate for stage in stages):
         return trainer.train(options, progress)
     if launched():

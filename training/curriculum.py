@@ -6,6 +6,7 @@ resumed. The built-in ones are in training/curricula.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -298,6 +299,17 @@ class Curriculum(_Data):
     def validation(self) -> dict[str, float]:
         """Tasks of the held-out loss in every stage: those of the last one, what all is for."""
         return self.stages[-1].tasks
+
+    def wanted(self, names: Sequence[str]) -> list[TrainStage]:
+        """Stages of these names, in order; all, if none is named. Raises UsageError."""
+        stages = {stage.name: stage for stage in self.stages}
+        for name in names:
+            if name not in stages:
+                raise UsageError(
+                    f"curriculum {self.name!r} has no stage {name!r}; there are: "
+                    f"{', '.join(stages)}."
+                )
+        return [stage for stage in stages.values() if not names or stage.name in names]
 
     def checks(self, stage: TrainStage) -> list[Check]:
         """Held-out losses of a stage: of what earlier stages trained too, if `cumulative`.

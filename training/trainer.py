@@ -17,13 +17,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from reelmill import __version__
-from reelmill.datasets.latents import LatentDataset, held_out_rows
+from reelmill.datasets.latents import LatentDataset
 from reelmill.datasets.loader import Batch
-from reelmill.errors import DatasetError, Diverged, Interrupted, UsageError
+from reelmill.errors import DatasetError, Diverged, Interrupted
 from reelmill.kernels.sparsity import SparsitySchedule
 from reelmill.model.sparse import Shares
 from reelmill.training import checkpoint as checkpoints
@@ -61,7 +60,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> TrainResult:
     after SIGINT or SIGTERM, when everything up to the last whole step is saved, or after a rank was
     killed: the same call goes on from there.
     """
-    stages = wanted(options)
+    stages = options.curriculum.wanted(options.stages)
     if options.execution.ranks > 1 and not parallel.is_rank():
         for stage in stages:
             parallel.planned(options).check(stage.name, stage.shared, options.execution.accumulate)
@@ -89,18 +88,6 @@ def _train(
                 last = checkpoints.load(results[-1].checkpoint)
                 export_model(options.output / "export", last, data, run.base)
     return TrainResult.of(results, options.output / "export", unreviewed=not approvals)
-
-
-def wanted(options: TrainOptions) -> list[TrainStage]:
-    """The stages to run, in order. Raises UsageError for one that the curriculum has not."""
-    stages = {stage.name: stage for stage in options.curriculum.stages}
-    for name in options.stages:
-        if name not in stages:
-            raise UsageError(
-                f"curriculum {options.curriculum.name!r} has no stage {name!r}; there are: "
-                f"{', '.join(stages)}."
-            )
-    return [s for s in stages.values() if not options.stages or s.name in options.stages]
 
 
 class StageRun:
@@ -377,12 +364,7 @@ class StageRun:
             return
         self.writer.save(point)
         if self.stage.samples and not self.stage.refiner:
-            held = held_out_rows(self.data.column("asset"), self.stage.held_out)
-            frames, heights = (np.array(self.data.column(n)) for n in ("frames", "height"))
-            rows = np.flatnonzero(held & (frames > 1) & (heights > 0))
-            chosen = rows[: self.stage.samples].tolist()
-            if chosen:
-                save_samples(self.folder / "samples", point, self.data, chosen)
+            save_samples(self.folder / "samples", point, self.data, self.stage)
 
     def _newest(self) -> Path | None:
         return checkpoints.latest(self._checkpoints) if self.ranks.first else None
