@@ -108,7 +108,7 @@ def ours(folder: Path, batch: int, start: int) -> Iterator[int]:
 
     with LatentDataset(folder) as data:
         pools = {"t2av": make_pools(data, np.ones(len(data), dtype=bool))}
-        loader = Loader(data, Mixture({"t2av": 1.0}, pools, batch, 1), cache_bytes=0)
+        loader = Loader(data, Mixture({"t2av": 1.0}, pools, batch, 1))
         for one in loader.batches(start, len(data) // batch):
             yield len(one.keys)
 

@@ -25,6 +25,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
+from reelmill.datasets.members import NAMES, Members, read_members
 from reelmill.datasets.parquet import read_parquet
 from reelmill.datasets.workspace import commit_bytes, table_bytes, writing
 from reelmill.errors import DatasetError
 
 SCHEMA = 2
 CODECS = "codecs.json"  # beside codecs that were fitted: for what, and which
-MAX_SAMPLE_BYTES = 1 << 30
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,120}")
 _PART = re.compile(r"[0-9A-Za-z_-]{1,120}")
 _ROWS = pa.schema(
@@ -286,63 +287,58 @@ class LatentDataset:
                     f"this run uses {wanted}. Encode the shards again, or use their codec."
                 )
 
+    def require_whole(self) -> None:
+        """Raises DatasetError, naming it, for a shard that is missing or too short for the index.
+
+        It looks at sizes alone; bytes are compared as they are read.
+        """
+        ends: dict[str, int] = {}
+        for name in ("data", "meta"):
+            columns = (self._columns[n] for n in ("part", f"{name}_offset", f"{name}_bytes"))
+            for part, offset, size in zip(*columns, strict=True):
+                ends[part] = max(ends.get(part, 0), offset + size)
+        for part, end in ends.items():
+            size = os.fstat(self._descriptor(part)).st_size
+            if size < end:
+                raise DatasetError(
+                    f"latent shard {self.folder / part}.tar is cut short: it has {size} bytes, and "
+                    f"its index leads to byte {end}. Encode again: parts that are whole are kept."
+                )
+
     def read(self, row: int) -> LatentSample:
-        """The sample of a row. Raises DatasetError when a byte of it is not what was written."""
-        data, meta = self._members(row)
-        try:
-            tensors = safetensors.numpy.load(data)
-            fields = json.loads(meta.decode())
-            video = tensors["video"]
-            low = tensors.get("low")
-            if video.ndim != 4 or not isinstance(fields, dict):
-                raise ValueError(f"video of shape {video.shape}")
-            if low is not None and (low.ndim != 4 or 2 * low.shape[1] - 1 != video.shape[1]):
-                raise ValueError(f"low of shape {low.shape} beside video of shape {video.shape}")
-        except (ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
-            raise DatasetError(f"{self._where(row)} is no latent sample: {error}") from error
+        """The sample of a row. Raises DamagedSampleError when it is not what was written."""
+        found = self.members([row])
         return LatentSample(
             key=self._columns["key"][row],
             asset=self._columns["asset"][row],
-            video=video,
-            audio=tensors.get("audio"),
-            text=tensors.get("text"),
-            meta=fields,
-            low=low,
+            meta=found.records[0].fields,
+            **{name: found.one(0, name) for name in NAMES},  # type: ignore[arg-type]
         )
+
+    def members(self, rows: Sequence[int]) -> Members:
+        """The samples of some rows, each read at once, compared with the crc32 of its bytes.
+
+        Raises DamagedSampleError for the first one that is not what was written.
+        """
+        parts = [self._columns["part"][row] for row in rows]
+        descriptors = {part: self._descriptor(part) for part in set(parts)}
+        files = [descriptors[part] for part in parts]
+        return read_members(files, self._places[list(rows)], rows, self._where)
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """int64 [n, 6]: offset, bytes and crc32 of tensors, then of the record."""
+        names = [f"{of}_{what}" for of in ("data", "meta") for what in ("offset", "bytes", "crc32")]
+        return np.column_stack([self.rows[name].to_numpy() for name in names]).astype(np.int64)
 
     def _where(self, row: int) -> str:
         part = self._columns["part"][row]
         return f"sample {self._columns['key'][row]} in {self.folder / part}.tar"
 
-    def _members(self, row: int) -> tuple[bytes, bytes]:
-        """Tensors and meta, read at once: they lie one behind the other."""
-        columns = self._columns
-        part = columns["part"][row]
-        spans = [
-            (columns[f"{name}_offset"][row], columns[f"{name}_bytes"][row])
-            for name in ("data", "meta")
-        ]
-        first, end = min(spans)[0], max(offset + size for offset, size in spans)
+    def _descriptor(self, part: str) -> int:
         if part not in self._files:
             self._open(part)
-        if first < 0 or not 0 <= end - first <= MAX_SAMPLE_BYTES or min(s for _, s in spans) < 0:
-            raise DatasetError(
-                f"latent index of {self.folder} has sample {columns['key'][row]} of part {part!r} "
-                f"lie at {spans}."
-            )
-        try:
-            both = os.pread(self._files[part], end - first, first)
-        except OSError as error:
-            path = self.folder / f"{part}.tar"
-            raise DatasetError(f"latent shard {path} cannot be read: {error.strerror}.") from error
-        data, meta = (both[offset - first : offset - first + size] for offset, size in spans)
-        for name, bytes_, (_, size) in zip(("data", "meta"), (data, meta), spans, strict=True):
-            if len(bytes_) != size or zlib.crc32(bytes_) != columns[f"{name}_crc32"][row]:
-                raise DatasetError(
-                    f"{self._where(row)} is damaged: {len(bytes_)} of {size} bytes, and their "
-                    "crc32 is not the index's. Encode that part again."
-                )
-        return data, meta
+        return self._files[part]
 
     def _open(self, part: str) -> None:
         path = self.folder / f"{part}.tar"
@@ -351,7 +347,10 @@ class LatentDataset:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise DatasetError(f"latent shard {path} cannot be read: {error.strerror}.") from error
+            raise DatasetError(
+                f"latent shard {path} cannot be read: {error.strerror}. Put it back, or encode "
+                "again: parts that are whole are kept."
+            ) from error
         if self._files.setdefault(part, descriptor) != descriptor:
             os.close(descriptor)  # another thread was first
 

@@ -6,16 +6,17 @@ Nothing here has state, so resuming at any step and any world size costs nothing
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from reelmill.errors import DatasetError
 
 MAX_PERIOD = 10_000
+BLOCK = 4096  # places that are shuffled at once
 
 
 class Schedule:
@@ -208,13 +209,26 @@ class Mixture:
         batch = pool.batch or self.batch
         first = buckets.visits(visit, chosen) * batch
         epochs, places = np.divmod(first + np.arange(batch), len(pool.rows))
-        rows = np.empty(batch, dtype=np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            of = f"/{pool.source}" if self.sources else ""
-            key = f"{self.seed}/{task}{of}/{pool.bucket}/{epoch}"
-            rows[here] = pool.rows[permute(places[here], len(pool.rows), key)]
-        return Draw(task, pool.bucket, rows, epochs, pool.source)
+        of = f"/{pool.source}" if self.sources else ""
+        name = f"{self.seed}/{task}{of}/{pool.bucket}"
+        blocks = places // BLOCK
+        ends = np.flatnonzero((np.diff(blocks) != 0) | (np.diff(epochs) != 0)) + 1
+        rows = []
+        for first, last in zip([0, *ends.tolist()], [*ends.tolist(), batch], strict=True):
+            block, epoch = int(blocks[first]), int(epochs[first])
+            order = self._block(f"{name}/{epoch}", len(pool.rows), block)
+            rows.append(pool.rows[order[places[first:last] - block * BLOCK]])
+        return Draw(task, pool.bucket, np.concatenate(rows), epochs, pool.source)
+
+    @cached_property
+    def _block(self) -> Callable[[str, int, int], np.ndarray]:
+        """Where BLOCK places in a row go in an epoch of a pool, remembered for steps to come."""
+
+        @lru_cache(maxsize=64)
+        def block(key: str, size: int, number: int) -> np.ndarray:
+            return permute(np.arange(number * BLOCK, min((number + 1) * BLOCK, size)), size, key)
+
+        return block
 
     def substitute(self, draw: Draw, slot: int, attempt: int) -> int:
         """Another row of the slot's pool, for one that cannot be read. attempt: 1, 2, ..."""

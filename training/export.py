@@ -8,8 +8,10 @@ from pathlib import Path
 from reelmill import __version__
 from reelmill.datasets.latents import LatentDataset
 from reelmill.errors import CheckpointError
+from reelmill.model.codecs.codec import AudioCodec, VideoCodec
 from reelmill.model.codecs.load import load_audio_codec, load_video_codec
 from reelmill.model.config import MMDiTConfig
+from reelmill.model.encoders.encoder import PromptEncoder
 from reelmill.model.encoders.load import load_encoder
 from reelmill.model.mmdit import MMDiT
 from reelmill.model.pipeline import AUDIO_CODEC, TEXT_ENCODER, VIDEO_CODEC, Pipeline
@@ -23,11 +25,12 @@ def make_pipeline(point: Checkpoint, data: LatentDataset) -> Pipeline:
     """
     model = MMDiT(MMDiTConfig.from_json(point.config["model"]))
     model.load_state_dict(point.ema, strict=True)
-    pipeline = Pipeline(
+    video, audio, encoder = _codecs(data)
+    return Pipeline(
         model=model.eval(),
-        video_codec=load_video_codec(data.folder / VIDEO_CODEC),
-        audio_codec=load_audio_codec(data.folder / AUDIO_CODEC),
-        encoder=load_encoder(data.folder / TEXT_ENCODER),
+        video_codec=video,
+        audio_codec=audio,
+        encoder=encoder,
         provenance={
             "stage": point.config["stage"]["name"],
             "step": point.step,
@@ -38,13 +41,31 @@ def make_pipeline(point: Checkpoint, data: LatentDataset) -> Pipeline:
             "version": __version__,
         },
     )
-    for name, found in pipeline.fingerprints.items():
-        if found != getattr(data.manifest, name):
+
+
+def _codecs(data: LatentDataset) -> tuple[VideoCodec, AudioCodec, PromptEncoder]:
+    """Those beside the latents. Raises CheckpointError when they are not the latents' own."""
+    video = load_video_codec(data.folder / VIDEO_CODEC)
+    audio = load_audio_codec(data.folder / AUDIO_CODEC)
+    encoder = load_encoder(data.folder / TEXT_ENCODER)
+    prints = {
+        "video": video.fingerprint(),
+        "audio": audio.fingerprint(),
+        "text": encoder.fingerprint(),
+    }
+    for name, found in prints.items():
+        made = getattr(data.manifest, name)
+        if found != made:
             raise CheckpointError(
                 f"the {name} codec beside {data.folder} is {found}, its latents were made by "
-                f"{getattr(data.manifest, name)}. Encode again."
+                f"{made}. Encode again."
             )
-    return pipeline
+    return video, audio, encoder
+
+
+def require_exportable(data: LatentDataset) -> None:
+    """Raises CheckpointError, before anything is trained, for what `make_pipeline` would."""
+    _codecs(data)
 
 
 def export_model(

@@ -57,12 +57,10 @@ def held_out_batches(checks: Sequence[Check], data: LatentDataset) -> dict[str, 
         rows = pool.rows[permute(np.arange(len(pool.rows)), len(pool.rows), "held out")]
         slots = np.arange(HELD_OUT_DRAWS)
         taken = [int(row) for row in rows[slots % len(rows)]]
-        samples = [data.read(row) for row in taken]
-        others = []
-        if pair := TASKS[check.task].pair:
-            order = [pairing.order(pair, row, 0, 0, i) for i, row in enumerate(taken)]
-            others = [data.read(rows[0]) for rows in order]
-        found[check.name] = collate(0, check.task, slots, samples, others)
+        pair, others = TASKS[check.task].pair, []
+        if pair is not None:
+            others = [pairing.order(pair, row, 0, 0, i)[0] for i, row in enumerate(taken)]
+        found[check.name] = collate(0, check.task, slots, data, taken, others)
     return found
 
 

@@ -31,7 +31,7 @@ from reelmill.training.checkpoint import Checkpoint
 from reelmill.training.config import Progress, StageResult, TrainOptions, TrainResult, silent
 from reelmill.training.context_parallel import share_context
 from reelmill.training.curriculum import Objective, TrainStage
-from reelmill.training.export import export_model
+from reelmill.training.export import export_model, require_exportable
 from reelmill.training.gate import require_approval
 from reelmill.training.layers import prepare_layers
 from reelmill.training.metrics import Meter, RunLogs
@@ -78,6 +78,9 @@ def _train(
 ) -> TrainResult:
     with LatentDataset(options.latents) as data, stop_requests() as stop:
         approvals = require_approval(data, unreviewed=options.unreviewed)
+        data.require_whole()
+        if options.base is None:
+            require_exportable(data)
         results: list[StageResult] = []
         with locked(options.output, ranks.first):
             for stage in stages:

@@ -144,3 +144,24 @@ def test_the_split_never_parts_an_asset_and_ignores_order():
     np.testing.assert_array_equal(held_out_rows(assets[::-1], 0.2), held[::-1])
     assert held_out_rows(["a", "b"], 0.01).sum() == 1
     assert held_out_rows(["a"], 0.5).sum() == 0
+
+
+def test_shards_that_are_missing_or_cut_short_are_named_before_anything_is_read(tmp_path):
+    with write(tmp_path, [make_sample(i) for i in range(8)]) as data:
+        data.require_whole()
+    path = tmp_path / "part-00001.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:3000])
+    with LatentDataset(tmp_path) as data, pytest.raises(DatasetError, match=r"00001.*cut short"):
+        data.require_whole()
+    path.unlink()
+    with LatentDataset(tmp_path) as data, pytest.raises(DatasetError, match=r"00001.*No such file"):
+        data.require_whole()
+
+
+def test_shards_of_another_schema_say_how_to_make_them_anew(tmp_path):
+    write(tmp_path, [make_sample(0)]).close()
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 1'))
+    with pytest.raises(DatasetError, match=r"schema version 1.*reads version 2. Encode"):
+        LatentDataset(tmp_path)

@@ -68,7 +68,7 @@ def test_a_damaged_partner_is_counted_and_another_takes_its_place(data):
     content[data.column("data_offset")[1] + 150] ^= 255
     path.write_bytes(bytes(content))
     with LatentDataset(data.folder) as again:
-        loader = paired_loader(again, max_corrupt=1, cache_bytes=0)
+        loader = paired_loader(again, max_corrupt=1)
         third = again.read(2).video
         for step in range(8):
             batch = loader.batch(step)
@@ -77,4 +77,4 @@ def test_a_damaged_partner_is_counted_and_another_takes_its_place(data):
                     np.testing.assert_array_equal(other, third)
         assert list(loader.corrupt) == [again.column("key")[1]]
         with pytest.raises(DatasetError, match="1 damaged samples, and 0"):
-            list(paired_loader(again, cache_bytes=0).batches(0, 8))
+            list(paired_loader(again).batches(0, 8))

@@ -104,3 +104,14 @@ def test_cross_focus_makes_a_token_look_at_its_own_moment_first():
     assert (weight.argmax(1) - tokens[0, :, 0]).abs().max() <= 1.0
     far = (tokens[0] - frames[0].T).abs() > 2
     assert weight[far].mean() < weight[~far].mean() - 5
+
+
+def test_a_curriculum_of_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(curriculum("mini").model_dump_json())
+    assert curriculum(str(path)) == curriculum("mini")
+    path.write_text("name: mine\nmodel: {preset: tiny}\nstages: [{name: a, tasks: {t2x: 1}}]\n")
+    with pytest.raises(UsageError, match=r"mine.yaml: stages\.0"):
+        curriculum(str(path))
+    with pytest.raises(UsageError, match="No such file"):
+        curriculum(str(tmp_path / "none.yaml"))

@@ -1,11 +1,12 @@
 """All rows of the paper's curriculum, a few steps each, on real latents."""
 
 import json
+import shutil
 
 import pytest
 from tests.scene_shards import film_sample, sound_sample, still_sample, write_set
 
-from reelmill.errors import CheckpointError, GateError
+from reelmill.errors import CheckpointError, DatasetError, GateError
 from reelmill.model.pipeline import Pipeline
 from reelmill.reports.training import render_training
 from reelmill.training.config import TrainOptions
@@ -107,3 +108,17 @@ def test_a_row_that_forgets_ends_the_run_before_the_next_one(latents, tmp_path):
             train(options(latents, tmp_path, wild))
         assert not (tmp_path / "video_3").exists()
     assert "Not promoted" in render_training(tmp_path)
+
+
+def test_latents_that_cannot_be_trained_on_end_it_before_the_first_step(latents, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(latents, folder)
+    shutil.rmtree(folder / "text_encoder")
+    shutil.copytree(latents / "video_codec", folder / "text_encoder")
+    with pytest.raises(CheckpointError):
+        train(options(folder, tmp_path / "out", short(1)))
+    shutil.copytree(latents, folder, dirs_exist_ok=True)
+    next(folder.glob("audio-*.tar")).unlink()
+    with pytest.raises(DatasetError, match="audio-"):
+        train(options(folder, tmp_path / "out", short(1)))
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
