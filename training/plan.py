@@ -71,8 +71,10 @@ def forward_flops(config: MMDiTConfig, video: int, audio: int, text: int) -> flo
 
 
 def _shaped(config: MMDiTConfig, dual: int, single: int) -> MMDiTConfig:
+    """So many blocks of each sort, with dense attention: what is left out is counted apart."""
     audio = None if config.audio is None else replace(config.audio, dual=dual, single=single)
-    return replace(config, video=replace(config.video, dual=dual, single=single), audio=audio)
+    video = replace(config.video, dual=dual, single=single, sparse=False)
+    return replace(config, video=video, audio=audio)
 
 
 @lru_cache(maxsize=1024)

@@ -238,7 +238,7 @@ class StageRun:
         record["seconds"] = round(seconds, 4)
         if self.ranks.first:
             shares = self._sparsity(self.step - 1) or ()
-            record["pace"] = self.pace.step(batch, stage.batch, seconds, shares)
+            record["pace"] = self.pace.step(batch, len(found.batch.keys), seconds, shares)
             logs.write(record)
         return found
 
