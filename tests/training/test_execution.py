@@ -16,7 +16,7 @@ from reelmill.training.trainer import train
 
 pytestmark = pytest.mark.slow
 __all__ = ["alone", "latents"]
-COMPILED = 1e-4  # relative, of losses in float32: sums are taken in another order
+COMPILED = 1e-4  # relative, of losses and weights in float32: sums are taken in another order
 BF16 = 0.02  # relative, of a step's loss in 12 steps; 8 bits of mantissa round by 0.004
 
 
@@ -64,23 +64,17 @@ def test_recomputed_layers_save_none_of_their_activations(latents, tmp_path):
     assert kept[True] < kept[False]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # most of it is spent in g++
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of what it does itself
-def test_compiled_layers_learn_the_same(latents, tmp_path):
+@pytest.mark.parametrize("count", [1, 2])
+def test_compiled_layers_learn_the_same(latents, tmp_path, count):
     # In float32: torch 2.11 compiles attention in float64 wrongly on the CPU.
-    few = make_curriculum(4, tasks={"t2av": 1.0}, validate_every=4)
+    few = make_curriculum(12, tasks={"t2v": 1.0}, validate_every=12)
     run(latents, tmp_path / "plain", few)
     torch._dynamo.utils.counters.clear()
-    run(latents, tmp_path / "one", few, compile=True)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    run(latents, tmp_path / "two", few, count=2, compile=True)
-    told = {
-        name: [m.get("loss", m.get("held_out")) for m in metrics(tmp_path / name)]
-        for name in ("plain", "one", "two")
-    }
-    assert len(told["plain"]) == 5
-    assert told["one"] == pytest.approx(told["plain"], rel=COMPILED)
-    assert told["two"] == pytest.approx(told["plain"], rel=COMPILED)
+    run(latents, tmp_path / "compiled", few, count, compile=True)
+    assert count > 1 or torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert_near_runs(tmp_path / "plain", tmp_path / "compiled", COMPILED)
 
 
 def test_bf16_learns_nearly_the_same_with_weights_in_fp32(latents, tmp_path):
