@@ -23,3 +23,14 @@ def texts(values: Iterable[str | None]) -> pa.Array:
     builder = pa.lib.StringBuilder()
     builder.append_values(values)
     return builder.finish()
+
+
+def whole_numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """int64 [n] of a column of int32 or int64 without nulls; `to_numpy` would load pandas."""
+    kind = np.dtype(f"i{column.type.bit_width // 8}")
+    parts = [
+        np.frombuffer(chunk.buffers()[1], kind, chunk.offset + len(chunk))[chunk.offset :]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)

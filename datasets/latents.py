@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
+from reelmill.datasets.arrow import whole_numbers
 from reelmill.datasets.members import NAMES, Members, read_members
 from reelmill.datasets.parquet import read_parquet
 from reelmill.datasets.workspace import commit_bytes, table_bytes, writing
@@ -329,7 +330,7 @@ class LatentDataset:
     def _places(self) -> np.ndarray:
         """int64 [n, 6]: offset, bytes and crc32 of tensors, then of the record."""
         names = [f"{of}_{what}" for of in ("data", "meta") for what in ("offset", "bytes", "crc32")]
-        return np.column_stack([self.rows[name].to_numpy() for name in names]).astype(np.int64)
+        return np.column_stack([whole_numbers(self.rows[name]) for name in names])
 
     def _where(self, row: int) -> str:
         part = self._columns["part"][row]

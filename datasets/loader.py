@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from reelmill.datasets.arrow import whole_numbers
 from reelmill.datasets.latents import LatentDataset
 from reelmill.datasets.members import Captions, DamagedSampleError
 from reelmill.datasets.mixture import Draw, Mixture, Pool
@@ -65,7 +66,7 @@ def make_pools(data: LatentDataset, chosen: np.ndarray, *, by_source: bool = Fal
     if by_source and len(rows):
         found, of = np.unique(np.array(data.column("source"))[rows], return_inverse=True)
         names = found.tolist()
-    columns = [data.rows[name].to_numpy()[rows] for name in ("frames", "height", "width")]
+    columns = [whole_numbers(data.rows[n])[rows] for n in ("frames", "height", "width")]
     buckets, where = np.unique(np.column_stack([of, *columns]), axis=0, return_inverse=True)
     order = np.argsort(where.reshape(-1), kind="stable")
     ends = np.cumsum(np.bincount(where.reshape(-1), minlength=len(buckets)))[:-1]

@@ -1,9 +1,11 @@
 import logging
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tests import latents
 
+from reelmill.datasets.arrow import whole_numbers
 from reelmill.datasets.loader import Loader, make_pools
 from reelmill.datasets.mixture import Mixture
 from reelmill.errors import DatasetError, UsageError
@@ -104,3 +106,9 @@ def test_more_damage_than_allowed_ends_the_run(data):
     loader = make_loader(data, max_corrupt=1)
     with pytest.raises(DatasetError, match="2 damaged samples, and 1"):
         list(loader.batches(0, 20))
+
+
+def test_whole_numbers_are_those_of_the_column():
+    column = pa.chunked_array([pa.array([1, 2, 3], pa.int32())[1:], pa.array([4], pa.int32())])
+    assert whole_numbers(column).tolist() == [2, 3, 4]
+    assert whole_numbers(pa.chunked_array([], pa.int64())).tolist() == []
