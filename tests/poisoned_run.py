@@ -6,14 +6,13 @@ python tests/poisoned_run.py OPTIONS    JSON of TrainOptions
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from reelmill.datasets.latents import LatentDataset, held_out_rows
-from reelmill.errors import DatasetError
+from reelmill.datasets.members import DamagedSampleError
 from reelmill.training.config import TrainOptions
 from reelmill.training.trainer import train
 
@@ -31,15 +30,18 @@ def planted(latents: Path, held_out: float) -> tuple[list[int], int]:
 def main(path: Path) -> None:
     options = OPTIONS.validate_json(path.read_bytes())
     wild, damaged = planted(options.latents, options.curriculum.stages[0].held_out)
-    read = LatentDataset.read
+    members = LatentDataset.members
 
-    def poisoned(self: LatentDataset, row: int):  # type: ignore[no-untyped-def]
-        if row == damaged:
-            raise DatasetError(f"row {row} is damaged")
-        sample = read(self, row)
-        return replace(sample, video=sample.video * TIMES) if row in wild else sample
+    def poisoned(self, rows):  # type: ignore[no-untyped-def]
+        if damaged in rows:
+            raise DamagedSampleError(f"row {damaged} is damaged", damaged)
+        found = members(self, rows)
+        for number, row in enumerate(rows):
+            if row in wild:
+                found.one(number, "video")[...] *= TIMES
+        return found
 
-    LatentDataset.read = poisoned  # type: ignore[method-assign]
+    LatentDataset.members = poisoned  # type: ignore[method-assign]
     train(options)
 
 
