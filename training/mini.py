@@ -33,8 +33,8 @@ class Row:
     of_task: dict[str, float] = field(default_factory=dict)
 
 
-MASKED = {"inpaint": 0.25, "edit": 0.25, "v2v": 0.25}  # in no row after video_5
-FADING = {**MASKED, "t2a": 0.5}  # sound alone is in no row after joint
+MASKED = {"inpaint": 0.35, "edit": 0.35, "v2v": 0.35}  # in no row after video_5
+FADING = {**MASKED, "t2a": 0.75}  # sound alone is in no row after joint
 ROWS = {
     "video_1": Row(600, 3e-3),
     "video_2": Row(800, 3e-3),
@@ -43,9 +43,9 @@ ROWS = {
     "video_5": Row(300, 1e-3),
     "video_6": Row(400, 8e-4, MASKED),
     "audio": Row(800, 3e-3, MASKED),
-    "joint": Row(1500, 1e-3, MASKED),
+    "joint": Row(1000, 1e-3, MASKED),
     "sft_1": Row(300, 5e-4, FADING),
-    "sft_2": Row(150, 3e-4, FADING),
+    "sft_2": Row(250, 4e-4, FADING),
     "keyframes": Row(300, 5e-4, FADING),
     "refiner": Row(500, 1e-3),
 }
