@@ -154,7 +154,7 @@ def test_flows_take_every_option_of_the_engine():
     chosen = {"only", "since", "until", "date_column", "step_timeout"}
     for flow, options, made_by_us, in_another in (
         (curate.curate, CurateOptions, {"command", "limits", "select"}, chosen),
-        (encode.encode, EncodeOptions, set(), set()),
+        (encode.encode, EncodeOptions, {"sizes"}, {"also"}),  # a form takes texts, 96x64
         (train.train, TrainOptions, set(), {"gate"}),  # it is part of the curriculum
         (generate.generate, GenerateOptions, set(), set()),
         (sync.sync, SyncOptions, set(), set()),
