@@ -147,9 +147,10 @@ def _judged(path: Path) -> Mapping[str, Any]:
             for task in found["tasks"][:MAX_TASKS]
         ]
         reasons = [str(reason)[:300] for reason in found["reasons"][:MAX_TASKS]]
+        before = _number(found["before"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return {"tasks": tasks, "reasons": reasons}
+    return {"tasks": tasks, "reasons": reasons, "before": before}
 
 
 def _number(value: Any) -> float | None:
@@ -226,8 +227,11 @@ def _tiles(log: StageLog) -> Markup:
     seconds = [s for *_, s in log.steps if s > 0]
     each = statistics.median(seconds) if seconds else 0.0
     batch = asked.get("batch")
-    rate = f"{batch / each:,.1f} samples/s" if isinstance(batch, int) and each else ""
+    whole = isinstance(batch, int) and not asked.get("tokens")  # else batches differ
+    rate = f"{batch / each:,.1f} samples/s" if whole and each else ""
     first, last = ((log.checks[i]["held_out"] if log.checks else None) for i in (0, -1))
+    if log.judged and log.judged["before"] is not None:
+        first = log.judged["before"]  # the first record may be of the last step
     tiles = [
         ("Steps", count(done), f"of {count(asked['steps'])}" if "steps" in asked else ""),
         ("Held-out loss", "–", "not measured yet")

@@ -93,3 +93,18 @@ def test_hostile_metrics_give_a_page(tmp_path, value):
 def test_a_folder_without_metrics_is_told(tmp_path):
     with pytest.raises(UsageError, match="holds no"):
         render_training(tmp_path)
+
+
+def test_a_judged_stage_says_where_its_loss_began_and_no_rate_of_batches_that_differ(tmp_path):
+    run = plant(tmp_path)
+    task = {"name": "v2a", "own": True, "broken": False, "before": 7.25, "after": 1.0}
+    judged = {"tasks": [task | {"learned": None, "bound": None}], "reasons": [], "before": 7.25}
+    (run / "joint" / "held_out.json").write_text(json.dumps(judged))
+    manifest = run / "joint" / "checkpoints" / "step-00000400" / "manifest.json"
+    asked = json.loads(manifest.read_bytes())
+    asked["config"]["stage"]["tokens"] = 1600
+    manifest.write_text(json.dumps(asked))
+    page = Page(render_training(run))
+    assert "was 7.25" in page.text
+    assert "samples/s" not in page.text
+    assert "-86.2%" in page.text
