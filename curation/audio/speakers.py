@@ -118,10 +118,11 @@ class Speakers(ClipStage):
     """Tells the voices of a clip apart, by an x-vector network, and says which words are whose.
 
     What silero-vad takes for speech is cut into pieces of at most `piece_s`; each is embedded, and
-    pieces whose voices are near are one speaker (`clusters`). The distance of 0.14 is what the card
-    of `wavlm-base-plus-sv` gives as its threshold, a cosine similarity of 0.86; another network has
-    another. The folder `xvector` among the weights holds one. People who talk at once are heard as
-    one of them. Turns need WordTimes; Caption makes a `<dialogue>` of each.
+    pieces whose voices are near are one speaker (`clusters`). The distance of 0.14, a cosine
+    similarity of 0.86, is a place to start with `wavlm-base-plus-sv`, not chosen on labelled
+    voices; another network has another. The folder `xvector` among the weights holds one. People
+    who talk at once are heard as one of them. Turns need WordTimes; Caption makes a `<dialogue>` of
+    each.
     """
 
     kinds: ClassVar = AUDIBLE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -160,7 +161,7 @@ class SharedWindows:
         return self._rest
 
 
-class WindowListener:
+class WindowListener(ABC):
     """An analyser that measures window by window; `measure` is its own."""
 
     def __init__(self, grid: Grid | None):
@@ -184,8 +185,9 @@ class WindowListener:
         for windows in self._windows.flush() if self._windows else []:
             self.measure(windows)
 
+    @abstractmethod
     def measure(self, windows: Windows) -> None:
-        raise NotImplementedError
+        """Takes up the windows that a block completed."""
 
 
 def window_energy(samples: np.ndarray, edges: np.ndarray) -> np.ndarray:
